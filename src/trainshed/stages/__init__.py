@@ -1,0 +1,1 @@
+"""What one node of a plan may do."""
