@@ -1,0 +1,1 @@
+"""Datasets: formats, validation and loading, documents and chunks, and the built-in corpus."""
