@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trainshed.data.examples import RagExample, read_examples
+from trainshed.data.examples import RagExample, load_examples
 from trainshed.data.jsonl import jsonl_text
 from trainshed.data.passages import Passage, read_passages
-from trainshed.data.questions import stable_fraction, symbol_questions, topic_questions
+from trainshed.data.questions import passage_frequencies, stable_fraction, symbol_questions, topic_questions
 from trainshed.data.symbols import Symbol, read_symbols
 from trainshed.data.topics import read_topic_passages
 from trainshed.errors import DataError
@@ -137,7 +137,12 @@ def build_corpus(*, max_passages: int | None = None, seed: int = 0) -> Corpus:
             where="data.max_passages",
             fix="a positive number, or null for all",
         )
-    pairs = [*_symbol_pairs(read_symbols()), *((p, list(topic_questions(p))) for p in _topics())]
+    symbols = [(_symbol_passage(symbol), symbol) for symbol in read_symbols()]
+    topics = read_topic_passages()
+    # over every passage, not only those that are kept: a passage's questions are always the same
+    frequencies = passage_frequencies(p.text for p in (*(passage for passage, _ in symbols), *topics))
+    pairs = [(passage, list(symbol_questions(symbol, passage, frequencies))) for passage, symbol in symbols]
+    pairs.extend((passage, list(topic_questions(passage, frequencies))) for passage in topics)
     pairs.sort(key=lambda pair: stable_fraction(f"keep:{seed}:{pair[0].id}"))
     pairs = sorted(pairs[:max_passages], key=lambda pair: pair[0].id)
     passages = [passage for passage, _ in pairs]
@@ -149,22 +154,22 @@ def build_corpus(*, max_passages: int | None = None, seed: int = 0) -> Corpus:
     return Corpus(passages, splits, _manifest(passages, splits, seed=seed, max_passages=max_passages))
 
 
-def _symbol_pairs(symbols: Iterable[Symbol]) -> Iterable[tuple[Passage, list[RagExample]]]:
-    for symbol in symbols:
-        body = cut_text(symbol.docstring, _DOCSTRING_CHARACTERS)
-        passage = Passage(
-            id=symbol.name,
-            text=f"{symbol.name}{symbol.signature}\n{body}",
-            title=symbol.name,
-            doc_id=symbol.module,
-            source=symbol.source or "builtins",
-            metadata={"kind": symbol.kind, "package": symbol.module.partition(".")[0], "group": symbol.group},
-        )
-        yield passage, list(symbol_questions(symbol, passage, body))
+def builtin_split(split: str) -> list[RagExample]:
+    """Return the questions of one split of the whole corpus: ``train``, ``validation`` or ``test``."""
+    _known_split(split)
+    return build_corpus().splits[split]
 
 
-def _topics() -> Iterable[Passage]:
-    return read_topic_passages()
+def _symbol_passage(symbol: Symbol) -> Passage:
+    body = cut_text(symbol.docstring, _DOCSTRING_CHARACTERS)
+    return Passage(
+        id=symbol.name,
+        text=f"{symbol.name}{symbol.signature}\n{body}",
+        title=symbol.name,
+        doc_id=symbol.module,
+        source=symbol.source or "builtins",
+        metadata={"kind": symbol.kind, "package": symbol.module.partition(".")[0], "group": symbol.group},
+    )
 
 
 def cut_text(text: str, characters: int) -> str:
@@ -247,7 +252,7 @@ def read_corpus(directory: Path) -> Corpus:
                 fix="delete the directory and build the corpus again",
             )
     passages = read_passages(directory / PASSAGES_FILE)
-    splits = {name: list(read_examples(directory / f"{name}.jsonl")) for name in SPLITS}
+    splits = {name: load_examples(directory / f"{name}.jsonl") for name in SPLITS}
     return Corpus(passages, splits, manifest)
 
 

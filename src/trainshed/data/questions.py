@@ -1,9 +1,9 @@
 """Questions about the built-in corpus, each with a short answer that its passage holds verbatim.
 
-Kinds: ``keyword`` and ``topic`` ask for a name by words of the text, in any order; ``default``, ``argument``
-and ``raises`` ask what a signature or a docstring says of a named symbol; ``cloze`` blanks a word in a phrase of
-the passage. No question contains its answer or eight words in a row of its passage: what
-`allowed` refuses is not asked.
+Kinds: ``keyword`` and ``topic`` ask for a name by words of the text, in any order; ``default``,
+``argument`` and ``raises`` ask what a signature or a docstring says of a named symbol; ``cloze`` blanks a
+word in a phrase of the passage. No question contains its answer or eight words in a row of its passage:
+what `allowed` refuses is not asked.
 
 Left out: questions that need more than one passage, and answers that no passage spells out.
 """
@@ -11,7 +11,8 @@ Left out: questions that need more than one passage, and answers that no passage
 import hashlib
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from trainshed.data.examples import RagExample
 from trainshed.data.passages import Passage
@@ -20,23 +21,24 @@ from trainshed.data.symbols import Symbol
 #: longest run of words that a question may share with its passage is one less
 RUN_WORDS = 8
 KEYWORDS = 6
-_FEWEST_KEYWORDS = 4
-_KEYWORD_POOL = 40
+_FEWEST_KEYWORDS = 5
+#: keywords are drawn from the rarest so many of the first so many content words
+_KEYWORD_POOL, _RAREST = 40, 8
 _DEFAULT_CHARACTERS = 15
 _BEFORE_GAP, _AFTER_GAP = 4, 3
 GAP = "___"
 #: share of the possible questions of a kind that is asked, so that most questions are keyword questions
-_SHARES = {"argument": 0.18, "cloze": 0.15}
+_SHARES = {"argument": 0.14, "cloze": 0.08}
 _COMMON_DEFAULT_SHARE = 0.35
 #: defaults that a generator guesses without reading; a symbol is asked for another one where it has it
 _COMMON_DEFAULTS = frozenset({"None", "False", "True"})
 _STOP_TEXT = """
-the a an of to and or in is are be for with that this if on by as it not from at which will can may when its into no
-but any all was has have use used using return returns also been than then there these those they their such only
-other each some does more most must should would could you your one two how what where who whose while without within
-about after before between both did done else etc get gets given give gives itself just like make makes many much need
-needs new now see same set sets so too via very were whether until unless upon because being here however either
-neither
+the a an of to and or in is are be for with that this if on by as it not from at which will can may when its
+into no but any all was has have use used using return returns also been than then there these those they
+their such only other each some does more most must should would could you your one two how what where who
+whose while without within about after before between both did done else etc get gets given give gives
+itself just like make makes many much need needs new now see same set sets so too via very were whether
+until unless upon because being here however either neither
 """
 _STOP_WORDS = frozenset(_STOP_TEXT.split())
 _EXCEPTION = r"[A-Z][A-Za-z]*(?:Error|Exception|Warning|Interrupt|Iteration|Exit|NotFound|Unavailable)"
@@ -82,7 +84,14 @@ def allowed(example: RagExample, passage: Passage) -> bool:
     )
 
 
-def symbol_questions(symbol: Symbol, passage: Passage, body: str) -> Iterator[RagExample]:
+def passage_frequencies(texts: Iterable[str]) -> Counter[str]:
+    """Return in how many of ``texts`` each word stands."""
+    return Counter(word for text in texts for word in set(_plain_words(text)))
+
+
+def symbol_questions(
+    symbol: Symbol, passage: Passage, frequencies: Mapping[str, int]
+) -> Iterator[RagExample]:
     """Yield the questions about one symbol, at most one a kind.
 
     Parameters
@@ -90,27 +99,24 @@ def symbol_questions(symbol: Symbol, passage: Passage, body: str) -> Iterator[Ra
     symbol
         What is asked about.
     passage
-        What answers.
-    body
-        The part of the docstring that the passage shows.
+        What answers: the name with its signature on the first line, then the docstring.
+    frequencies
+        In how many passages each word stands: keywords are words that few have.
     """
+    body = passage.text.partition("\n")[2]
     candidates = (
-        ("keyword", _keyword(symbol.kind, symbol.name, body)),
+        ("keyword", _keyword(symbol.kind, passage, frequencies)),
         ("default", _default(symbol)),
         ("argument", _argument(symbol)),
         ("raises", _raises(symbol, body)),
-        ("cloze", _cloze(symbol.name, body)),
+        ("cloze", _cloze(passage)),
     )
     yield from _examples(candidates, passage)
 
 
-def topic_questions(passage: Passage) -> Iterator[RagExample]:
-    """Yield the questions about one passage of the language reference."""
-    body = passage.text[len(passage.title) + 1 :]
-    candidates = (
-        ("topic", _keyword("topic of the language reference", passage.title, body, seed=passage.id)),
-        ("cloze", _cloze(passage.title, body)),
-    )
+def topic_questions(passage: Passage, frequencies: Mapping[str, int]) -> Iterator[RagExample]:
+    """Yield the questions about one passage of the language reference; its title is its first line."""
+    candidates = (("topic", _keyword("topic", passage, frequencies)), ("cloze", _cloze(passage)))
     yield from _examples(candidates, passage)
 
 
@@ -131,24 +137,25 @@ def _share(kind: str, response: str) -> float:
     return _SHARES.get(kind, 1.0)
 
 
+def _plain_words(text: str) -> list[str]:
+    return [word.lower() for word in re.findall(r"[A-Za-z]{3,}", text)]
+
+
 def _content_words(name: str, body: str) -> list[str]:
-    """Return the distinct content words of ``body``, in order, that share no word with ``name``."""
+    """Return the distinct content words of ``body``, in order, that are no part of ``name``."""
     lowered = name.lower()
-    pieces = [piece for piece in words(name) if len(piece) > 3]
-    found = dict.fromkeys(word.lower() for word in re.findall(r"[A-Za-z]{3,}", body))
     return [
-        word
-        for word in found
-        if word not in _STOP_WORDS and word not in lowered and not any(piece in word for piece in pieces)
+        word for word in dict.fromkeys(_plain_words(body)) if word not in _STOP_WORDS and word not in lowered
     ]
 
 
-def _keyword(what: str, name: str, body: str, seed: str = "") -> tuple[str, str] | None:
-    pool = _content_words(name, body)[:_KEYWORD_POOL]
-    if len(pool) < _FEWEST_KEYWORDS:
+def _keyword(what: str, passage: Passage, frequencies: Mapping[str, int]) -> tuple[str, str] | None:
+    pool = _content_words(passage.title, passage.text.partition("\n")[2])[:_KEYWORD_POOL]
+    rarest = sorted(pool, key=lambda word: frequencies[word])[:_RAREST]
+    if len(rarest) < _FEWEST_KEYWORDS:
         return None
-    chosen = random.Random(f"keyword:{seed or name}").sample(pool, min(KEYWORDS, len(pool)))
-    return f"Which {what} concerns {', '.join(chosen)}?", name
+    chosen = random.Random(f"keyword:{passage.id}").sample(rarest, min(KEYWORDS, len(rarest)))
+    return f"Which {what} concerns {', '.join(chosen)}?", passage.title
 
 
 def _default(symbol: Symbol) -> tuple[str, str] | None:
@@ -187,8 +194,9 @@ def _raises(symbol: Symbol, body: str) -> tuple[str, str] | None:
     return f"Which exception can {symbol.name} raise?", said.group(1)
 
 
-def _cloze(name: str, body: str) -> tuple[str, str] | None:
-    """Blank a content word that stands once in ``body``, with the words around it, within one sentence."""
+def _cloze(passage: Passage) -> tuple[str, str] | None:
+    """Blank a content word that stands once in the passage, with the words around it, within one sentence."""
+    name, _, body = passage.text.partition("\n")
     tokens = list(re.finditer(r"[^\W_]+", body))
     lowered = [token.group().lower() for token in tokens]
     candidates = []
@@ -207,6 +215,6 @@ def _cloze(name: str, body: str) -> tuple[str, str] | None:
             candidates.append((first.start(), tokens[i].span(), last.end()))
     if not candidates:
         return None
-    start, (gap_start, gap_end), end = random.Random(f"cloze:{name}").choice(candidates)
+    start, (gap_start, gap_end), end = random.Random(f"cloze:{passage.id}").choice(candidates)
     phrase = f"{body[start:gap_start]}{GAP}{body[gap_end:end]}"
     return f'Which word fills the gap: "{" ".join(phrase.split())}"?', body[gap_start:gap_end]

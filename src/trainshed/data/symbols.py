@@ -4,8 +4,8 @@ No described module is imported: what a class or function looks like comes from 
 the result depends on the Python version alone and neither on the platform nor on what is installed. Types and
 functions of `builtins` have no ``.py`` file; they are read from the interpreter, which has them anyway.
 
-Left out: private names, tests, modules that distributions pack apart (``tkinter``, ``distutils`` …), the tables
-of ``encodings``, symbols without a docstring, and extension modules written in C.
+Left out: private names, tests, modules that distributions pack apart (``tkinter``, ``distutils`` …), the
+tables of ``encodings``, symbols without a docstring, and extension modules written in C.
 """
 
 import ast
