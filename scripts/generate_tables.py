@@ -1,0 +1,101 @@
+"""Write the tables of third-party argument classes that the control plane checks YAML against.
+
+Run it after an update of the libraries: ``python scripts/generate_tables.py``. A test fails when a table
+and the installed class differ.
+"""
+
+import dataclasses
+import enum
+import importlib
+import importlib.metadata
+import json
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from trainshed.config.arguments import SETTING_ARGUMENTS
+from trainshed.files import write_atomic
+
+TABLES = Path(__file__).parent.parent / "src" / "trainshed" / "config" / "tables"
+CLASSES = ("transformers.TrainingArguments",)
+NAMES = {bool: "bool", int: "int", float: "float", str: "str", dict: "dict", list: "list[str]"}
+
+
+def describe(annotation: Any) -> tuple[list[str], bool, tuple[str, ...]]:
+    """Return the written types of an annotation, whether it may be None, and its fixed words."""
+    if annotation is type(None):
+        return [], True, ()
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return ["str"], False, tuple(member.value for member in annotation)
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        parts = [describe(part) for part in typing.get_args(annotation)]
+        names = list(dict.fromkeys(name for part in parts for name in part[0]))
+        return names, any(part[1] for part in parts), next((part[2] for part in parts if part[2]), ())
+    if origin is typing.Literal:
+        return list(dict.fromkeys(NAMES[type(v)] for v in typing.get_args(annotation))), False, ()
+    if (origin or annotation) in NAMES:
+        return [NAMES[origin or annotation]], False, ()
+    return ["object"], False, ()
+
+
+def first_sentence(text: str) -> str:
+    """Return the first sentence of a help text, on one line."""
+    line = re.sub(r"\s+", " ", text.replace("%%", "%")).strip()
+    return re.split(r"(?<=[.!?]) (?=[A-Z`\"'])", line, maxsplit=1)[0]
+
+
+def row(field: "dataclasses.Field[Any]", annotation: Any) -> dict[str, Any]:
+    """Return the table row of one dataclass field."""
+    names, nullable, choices = describe(annotation)
+    if field.default is not dataclasses.MISSING:
+        default = field.default
+    elif field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    else:
+        raise TypeError(f"{field.name} has no default")
+    if isinstance(default, enum.Enum):
+        default = default.value
+    if names == ["float"] and isinstance(default, int):
+        default = float(default)
+    result = {
+        "name": field.name,
+        "type": " | ".join(names),
+        "nullable": nullable or default is None,
+        "default": default,
+        "help": first_sentence(field.metadata.get("help") or ""),
+    }
+    if choices and "list[str]" not in names:
+        result["choices"] = list(choices)
+    if field.name in SETTING_ARGUMENTS:
+        result["setting"] = True
+    return result
+
+
+def table(name: str) -> dict[str, Any]:
+    """Return the table of one argument class, given as ``module.Class``."""
+    module, _, attribute = name.rpartition(".")
+    cls = getattr(importlib.import_module(module), attribute)
+    hints = typing.get_type_hints(cls)
+    library = module.split(".")[0]
+    rows = (row(field, hints[field.name]) for field in dataclasses.fields(cls) if field.init)
+    return {
+        "class": name,
+        "library": library,
+        "version": importlib.metadata.version(library),
+        # a field that only a Python object can fill has no place in a YAML
+        "fields": [r for r in rows if "object" not in r["type"]],
+    }
+
+
+def main() -> None:
+    """Write every table."""
+    for name in CLASSES:
+        write_atomic(TABLES / f"{name}.json", json.dumps(table(name), indent=1) + "\n")
+        print(TABLES / f"{name}.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Which lists are values and which are sweep axes: the nesting of a value against what its field takes.
+
+A list where the field takes a scalar is an axis; where it takes a list, a list is a value and a list of lists
+an axis. Left out: multiplying the axes (`sweep`).
+"""
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trainshed.config.yaml_source import KeyPath
+
+
+def annotation_depth(annotation: Any) -> int:
+    """Return how deep a value of this type nests lists: 0 for scalars and mappings, 1 for ``list[str]``."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return annotation_depth(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return max(annotation_depth(part) for part in typing.get_args(annotation))
+    if origin in (list, tuple, set, frozenset):
+        return 1 + annotation_depth(typing.get_args(annotation)[0])
+    return 0
+
+
+def nullable(annotation: Any) -> bool:
+    """Say whether a field of this type may be null."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return nullable(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return any(part is type(None) or nullable(part) for part in typing.get_args(annotation))
+    return annotation is type(None)
+
+
+def takes_scalars(annotation: Any) -> bool:
+    """Say whether a field of this type takes anything but a list or null."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return takes_scalars(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        parts = typing.get_args(annotation)
+        return any(takes_scalars(part) for part in parts if part is not type(None))
+    return origin not in (list, tuple, set, frozenset)
+
+
+def value_depth(value: Any) -> int:
+    """Return how deep a value nests lists."""
+    if not isinstance(value, list):
+        return 0
+    return 1 + max((value_depth(item) for item in value), default=0)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One list that multiplies runs.
+
+    Parameters
+    ----------
+    source
+        Where it stands in the configuration; this is its identity, so that stages that share it go together.
+    key
+        Section and key that it gives values to.
+    values
+        What it goes through, in order.
+    """
+
+    source: KeyPath
+    key: KeyPath
+    values: tuple[Any, ...]
+
+
+def is_axis(value: Any, annotation: Any) -> bool:
+    """Say whether a value multiplies runs, given the type of its field."""
+    return value_depth(value) > annotation_depth(annotation)
+
+
+def axis_problem(value: list[Any], annotation: Any) -> str | None:
+    """Return what is wrong with an axis: no values, or nested too deep."""
+    if not value:
+        return "an empty list makes no runs"
+    if any(is_axis(item, annotation) for item in value):
+        depth = annotation_depth(annotation)
+        takes = "a list" if depth else "a single value"
+        return f"nested too deep: the field takes {takes}, and a list of such makes one run for each"
+    return None
+
+
+def as_field_value(value: Any, annotation: Any) -> Any:
+    """Return a value as its field takes it: a single word where only a list is taken is a list of one."""
+    if value is None or isinstance(value, list | dict) or takes_scalars(annotation):
+        return value
+    return [value]
+
+
+Assignment = Mapping[KeyPath, int]
+"""Which value each axis has: index by the source of the axis."""

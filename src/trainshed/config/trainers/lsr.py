@@ -1,0 +1,47 @@
+"""Parameters of LSR: the retriever learns from which passages help the generator.
+
+REPLUG LSR (arXiv 2301.12652, section 4) and RA-DIT (arXiv 2310.01352, section 2.4). Left out: the loss
+(`rag.losses`) and the trainer.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from trainshed.config.parameters import TrainerParameters
+from trainshed.config.schema import SETTING, Count, Share, Temperature
+
+
+class LSRParameters(TrainerParameters):
+    """What LSR takes besides the arguments of `transformers.TrainingArguments`."""
+
+    reads: ClassVar[frozenset[str]] = frozenset({"model", "data", "rag"})
+
+    retrieval_temperature: Temperature = 0.05
+    """Divides the retriever's scores before the softmax over candidates (REPLUG eq. 2, gamma; 0.1 there)."""
+    lm_temperature: Temperature = 1.0
+    """Divides the log-likelihoods of the answer (REPLUG eq. 3, beta 0.1; RA-DIT eq. 3, tau 0.1)."""
+    candidates: Annotated[int, Field(ge=2)] = 12
+    """Passages that are retrieved and scored for each question (REPLUG: 20)."""
+    direction: Literal["reverse", "forward"] = "reverse"
+    """`reverse` is KL(retriever || generator) as in both papers, `forward` the other way round."""
+    length_normalise: bool = False
+    """Divide the log-likelihood of an answer by its tokens."""
+    train_passage_encoder: bool = False
+    """Train the passage encoder too; RA-DIT keeps it frozen, so that nothing is embedded again."""
+    refresh_steps: Count = 100
+    """With `train_passage_encoder`, steps between two new embeddings of all passages (REPLUG: 3,000)."""
+    gate: bool = True
+    """Learn only from questions on which the generator shows that, and which, passage helps."""
+    gate_margin: float = 4.0
+    """How much more likely, in nats, the best passage must make the answer for a weight of one half."""
+    gate_scale: Annotated[float, Field(gt=0)] = 8.0
+    """How softly, in nats, the weight rises around the margin."""
+    gate_min_mass: Share = 0.5
+    """Smallest share of the target distribution that the best passage must hold."""
+    gold_in_candidates: bool = False
+    """Put the passage that a question is marked with among its candidates."""
+    score_cache: bool = Field(True, json_schema_extra=SETTING)
+    """Keep the generator's scores, so that a later epoch need not compute them again."""
+    scoring_tokens_per_batch: Count = Field(8192, json_schema_extra=SETTING)
+    """Tokens that the generator scores at once."""

@@ -1,0 +1,17 @@
+"""Parameters of training retriever and generator under one manager. Left out: the manager itself."""
+
+from typing import ClassVar, Literal
+
+from trainshed.config.parameters import TrainerParameters
+from trainshed.config.schema import Count
+
+
+class RAGParameters(TrainerParameters):
+    """What training a RAG system takes besides the arguments of `transformers.TrainingArguments`."""
+
+    reads: ClassVar[frozenset[str]] = frozenset({"model", "data", "rag"})
+
+    mode: Literal["retriever", "generator", "both"] = "retriever"
+    """Part that learns; `both` trains one after the other in turns."""
+    cycles: Count = 1
+    """With `both`, how often retriever and generator take their turn."""
