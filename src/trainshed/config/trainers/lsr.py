@@ -41,7 +41,7 @@ class LSRParameters(TrainerParameters):
     """Smallest share of the target distribution that the best passage must hold."""
     gold_in_candidates: bool = False
     """Put the passage that a question is marked with among its candidates."""
-    score_cache: bool = Field(True, json_schema_extra=SETTING)
+    score_cache: bool = Field(default=True, json_schema_extra=SETTING)
     """Keep the generator's scores, so that a later epoch need not compute them again."""
-    scoring_tokens_per_batch: Count = Field(8192, json_schema_extra=SETTING)
+    scoring_tokens_per_batch: Count = Field(default=8192, json_schema_extra=SETTING)
     """Tokens that the generator scores at once."""
