@@ -1,0 +1,1 @@
+"""Metrics of rankings and answers, with intervals, paired tests, exchange formats and reports."""
