@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from trainshed.data.jsonl import json_type, read_jsonl, write_jsonl
+from trainshed.data.jsonl import json_type, write_jsonl
+from trainshed.data.rows import open_rows
 from trainshed.errors import DataError, did_you_mean
 
 
@@ -79,35 +80,57 @@ _OPTIONAL_TYPES: Mapping[str, type] = {
 }
 
 
-def read_passages(path: Path) -> list[Passage]:
-    """Read a JSON Lines file of passages; ids must be unique.
+def read_passages(source: Any, *, columns: Mapping[str, str] | None = None) -> list[Passage]:
+    """Read passages from what `write_passages` wrote, or from anything that `rows.open_rows` opens.
+
+    Parameters
+    ----------
+    source
+        Such as a ``.jsonl`` or ``.parquet`` file with a row a passage.
+    columns
+        Our names to the source's, such as ``{"id": "pid"}``. Columns that are no field of a passage become
+        metadata; a row without an id gets its number, from 1.
 
     Raises
     ------
     DataError
-        Names the file, the line and the field.
+        Names the file, the line or row and the column.
     """
+    columns = columns or {}
+    theirs = {columns.get(item.name, item.name): item.name for item in fields(Passage)}
     passages: list[Passage] = []
-    lines: dict[str, int] = {}
-    for number, row in read_jsonl(path):
-        where = f"{path}, line {number}"
-        try:
-            passage = Passage.from_json(row)
-        except DataError as error:
-            raise DataError(error.what, where=where, fix=error.fix) from None
-        if passage.id in lines:
+    places: dict[str, str] = {}
+    for number, (where, row) in enumerate(open_rows(source), start=1):
+        passage = _passage(row, theirs, where=where, number=number)
+        if passage.id in places:
             raise DataError(
-                f"passage id {passage.id!r} stands on line {lines[passage.id]} already",
+                f"the passage id {passage.id!r} stands at {places[passage.id]} already",
                 where=where,
                 fix="unique ids",
             )
-        lines[passage.id] = number
+        places[passage.id] = where
         passages.append(passage)
-    if not passages:
-        raise DataError(
-            "the file holds no passage", where=str(path), fix='lines such as {"id": "...", "text": "..."}'
-        )
     return passages
+
+
+def _passage(row: Mapping[str, Any], theirs: Mapping[str, str], *, where: str, number: int) -> Passage:
+    known = {theirs[key]: value for key, value in row.items() if key in theirs and value is not None}
+    if "text" not in known:
+        wanted = next(key for key, name in theirs.items() if name == "text")
+        raise DataError(
+            f"there is no column {wanted!r}" if wanted not in row else f"the value of {wanted!r} is null",
+            where=where,
+            fix=f"columns there: {', '.join(sorted(map(str, row)))}. Say which one holds the text",
+        )
+    identity = known.get("id", number)
+    known["id"] = str(identity) if isinstance(identity, int) else identity
+    own = known.get("metadata")
+    rest = {key: value for key, value in row.items() if key not in theirs}
+    known["metadata"] = {**rest, **own} if isinstance(own, dict) else rest if own is None else own
+    try:
+        return Passage.from_json(known)
+    except DataError as error:
+        raise DataError(error.what, where=where, fix=error.fix) from None
 
 
 def write_passages(path: Path, passages: Iterable[Passage]) -> None:
