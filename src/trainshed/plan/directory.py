@@ -55,6 +55,8 @@ class RunStatus:
         Of the run that last executed here.
     source
         Digest of the program that executed it.
+    attempt
+        Which attempt of the launcher this was; the same attempt goes on from its checkpoint.
     upstream
         For each upstream run, the digest of the outputs that were read.
     pid, host
@@ -76,6 +78,7 @@ class RunStatus:
     name: str = ""
     stage: str = ""
     source: str = ""
+    attempt: str = ""
     upstream: dict[str, str] = field(default_factory=dict)
     pid: int | None = None
     host: str | None = None
@@ -90,7 +93,7 @@ class RunStatus:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "RunStatus":
         """Read what `dataclasses.asdict` wrote; keys of a later version are ignored."""
-        known = {f.name for f in dataclasses.fields(cls)}
+        known = {item.name for item in dataclasses.fields(cls)}
         return cls(**{name: item for name, item in value.items() if name in known})
 
     def outputs_digest(self) -> str:
@@ -195,7 +198,7 @@ class RunDirectory:
         return lock_owner(self.path / "lock")
 
     def state(self) -> str:
-        """Return the state: as ``status.json`` says, but ``interrupted`` when a running run's process died."""
+        """Return the state as ``status.json`` says, but ``interrupted`` when a running run's process died."""
         state = self.status().state
         if state != "running" or self.owner() is not None:
             return state
@@ -236,7 +239,11 @@ class RunDirectory:
         """Write ``run.json`` and ``config.json``, which the worker executes."""
         write_json(self.config_path, config)
         write_json(self.entry_path, entry)
-        if not self.status_path.exists():
+        try:
+            fresh = self.status().state == "pending"
+        except RunError:
+            fresh = True
+        if fresh:
             write_json(self.status_path, dataclasses.asdict(self._named("pending", entry)))
 
     # -- writing, by the worker, while it holds the lock ----------------------------------------------
@@ -255,7 +262,13 @@ class RunDirectory:
             name=entry["name"],
             stage=entry["stage"],
             source=entry.get("source", ""),
+            attempt=entry.get("attempt", ""),
         )
+
+    def same_attempt(self) -> bool:
+        """Whether ``run.json`` asks for the attempt that ``status.json`` is about."""
+        status = self.status()
+        return status.state != "pending" and status.attempt == self.entry().get("attempt", "")
 
     def start(self, *, resume: bool = False, upstream: Mapping[str, str] | None = None) -> None:
         """Say that the run is running.

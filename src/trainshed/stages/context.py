@@ -14,7 +14,7 @@ from trainshed.plan.directory import RunDirectory
 from trainshed.plan.interrupts import StopRequest
 
 if TYPE_CHECKING:
-    from trainshed.config.schema import RunConfig
+    from trainshed.config.resolved import RunConfig
 
 
 @dataclass(frozen=True)

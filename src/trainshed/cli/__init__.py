@@ -1,0 +1,1 @@
+"""The command ``trainshed``: `main`, and one file a verb."""

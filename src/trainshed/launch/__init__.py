@@ -1,0 +1,1 @@
+"""Where runs run: one contract (`contract`), one file a place."""
