@@ -1,9 +1,9 @@
 """The fields of third-party argument classes, from tables that ``scripts/generate_tables.py`` writes.
 
-So the control plane checks them without importing torch. A field's type is written in a small language: ``bool``,
-``int``, ``float``, ``str``, ``dict``, ``list[str]``, or several joined by ``|``; beside it stand whether
-it may be null, and the words it takes when they are fixed. Left out: which of them the program computes
-(`parameters`), and names that the libraries dropped (`migrations`).
+So the control plane checks them without importing torch. A field's type is written in a small language:
+``bool``, ``int``, ``float``, ``str``, ``dict``, ``list[str]``, or several joined by ``|``; beside it stand
+whether it may be null, and the words it takes when they are fixed. Left out: which of them the program
+computes (`parameters`), and names that the libraries dropped (`migrations`).
 """
 
 import functools

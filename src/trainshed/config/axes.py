@@ -35,6 +35,13 @@ def nullable(annotation: Any) -> bool:
     return annotation is type(None)
 
 
+def literal_words(annotation: Any) -> list[str]:
+    """Return the words that a type takes, when they are fixed."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return [str(word) for word in typing.get_args(annotation)]
+    return [word for part in typing.get_args(annotation) for word in literal_words(part)]
+
+
 def takes_scalars(annotation: Any) -> bool:
     """Say whether a field of this type takes anything but a list or null."""
     origin = typing.get_origin(annotation)

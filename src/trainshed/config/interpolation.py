@@ -1,8 +1,8 @@
 """``${env:NAME}`` and ``${stages.NAME}`` in values.
 
-The first is replaced when the configuration is read, and remembered, so that a secret is never written to disk. The
-second stays as it is until a worker knows where the stage left its outputs. Left out: anything else
-between ``${`` and ``}``; it is an error.
+The first is replaced when the configuration is read, and remembered, so that a secret is never written to
+disk. The second stays as it is until a worker knows where the stage left its outputs. Left out: anything
+else between ``${`` and ``}``; it is an error.
 """
 
 import re

@@ -29,7 +29,7 @@ class Config:
     stages
         In an order in which each comes after what it needs.
     templates
-        The text with ``${env:NAME}`` of each value that came from the environment, by its path in the document.
+        The text with ``${env:NAME}`` of each value that came from there, by its path in the document.
     notes
         What was read under a dropped name, for the user.
     """

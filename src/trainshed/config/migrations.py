@@ -1,8 +1,8 @@
 """Other names for sections and keys: those of other systems, and those that libraries dropped.
 
-An alias is another name for the same thing and is taken silently. A dropped name is taken with a note where a
-meaning is left, and refused with its replacement where not. What an algorithm calls so itself is left alone. Checked
-against transformers 5.23. Left out: keys that are known under no name (`checking`).
+An alias is another name for the same thing and is taken silently. A dropped name is taken with a note where
+a meaning is left, and refused with its replacement where not. What an algorithm calls so itself is left
+alone. Left out: keys that are known under no name (`checking`).
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -54,8 +54,8 @@ class Dropped:
     to
         ``section.key`` that means the same now, or ``""`` when nothing does.
     convert
-        Turns the old value into the new one; None from it means that nothing needs to be said any more. It raises
-        `ValueError` for a value that has no meaning left.
+        Turns the old value into the new one; None from it means that nothing needs to be said any more. It
+        raises `ValueError` for a value that has no meaning left.
     fix
         What to write instead, when the name is refused.
     """
@@ -112,14 +112,14 @@ DROPPED: Mapping[str, Mapping[str, Dropped]] = {
         "include_tokens_per_second": Dropped(fix="training.include_num_input_tokens_seen: non_padding"),
         "jit_mode_eval": Dropped(fix="training.torch_compile"),
         "max_prompt_length": Dropped(
-            fix="max_length: one bound for prompt and answer; in training where the algorithm has it, else in rag"
+            fix="max_length, one bound for prompt and answer: in training, or in rag"
         ),
         "mixed_precision": Dropped("training.bf16", _only(True, True)),
         "model_init_kwargs": Dropped(fix="the keys of the section `model`"),
         "mp_parameters": Dropped(fix="training.fsdp_config"),
         "no_cuda": Dropped("execution.device", _only(True, "cpu")),
         "overwrite_output_dir": Dropped(
-            fix="leave it out: a run goes on from where it is; for a new one give another execution.output_dir"
+            fix="leave it out: a run goes on from where it is; another execution.output_dir makes a new one"
         ),
         "past_index": Dropped(fix="leave it out: it has no successor"),
         "per_gpu_eval_batch_size": Dropped("training.per_device_eval_batch_size"),

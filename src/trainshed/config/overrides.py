@@ -1,7 +1,7 @@
 """``section.key=value`` from the command line, laid over a configuration.
 
-Values are YAML. Stages are reached as ``pipeline.stage.section.key``. Left out: whether the keys exist, which is
-checked with the rest of the configuration.
+Values are YAML. Stages are reached as ``pipeline.stage.section.key``. Left out: whether the keys exist, which
+is checked with the rest of the configuration.
 """
 
 from collections.abc import Iterable

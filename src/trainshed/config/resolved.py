@@ -51,8 +51,9 @@ STAGE_READS: Mapping[str, Mapping[str, frozenset[str] | None]] = {
         "evaluation": None,
     },
 }
-"""What decides the result of each kind of stage: section to keys, None for all. A training stage reads ``training`` and,
-of ``model``, ``data`` and ``rag``, what its algorithm declares; kinds from plug-ins read everything."""
+"""What decides the result of each kind of stage: section to keys, None for all. A training stage reads
+``training`` and, of ``model``, ``data`` and ``rag``, what its algorithm declares; kinds from plug-ins read
+everything."""
 
 
 def stage_of(run: str) -> str:
@@ -127,11 +128,11 @@ class RunConfig:
 
     name: str
     stage: str
-    execution: ExecutionSection = ExecutionSection()
-    model: ModelSection = ModelSection()
-    data: DataSection = DataSection()
-    rag: RagSection = RagSection()
-    evaluation: EvaluationSection = EvaluationSection()
+    execution: ExecutionSection = field(default_factory=ExecutionSection)
+    model: ModelSection = field(default_factory=ModelSection)
+    data: DataSection = field(default_factory=DataSection)
+    rag: RagSection = field(default_factory=RagSection)
+    evaluation: EvaluationSection = field(default_factory=EvaluationSection)
     training: TrainingSection | None = None
     environment: dict[str, str] = field(default_factory=dict)
     templates: dict[str, str] = field(default_factory=dict)
@@ -206,15 +207,16 @@ class ResolvedRun:
     config
         What the worker reads.
     hyper_parameters
-        What decides the result, JSON-able: only the keys that this kind of stage reads. A local file or directory
-        stands as ``${input:section.key}`` (its content counts, see `inputs`), another stage as
+        What decides the result, JSON-able: only the keys that this kind of stage reads. A local file or
+        directory stands as ``${input:section.key}`` (its content counts, see `inputs`), another stage as
         ``${stages.NAME}``.
     settings
         What does not decide the result, JSON-able, without secrets.
     swept
         Dotted key to value of every axis that made this run.
     inputs
-        Absolute paths of the local files and directories whose content decides the result, in the order of their keys.
+        Absolute paths of the local files and directories whose content decides the result, in the order of
+        their keys.
     """
 
     name: str

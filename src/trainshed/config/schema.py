@@ -71,7 +71,9 @@ class ExecutionSection(Section):
 
     algorithm: str | None = None
     """Name of the trainer, as `trainshed list trainers` shows it. A list makes separate experiments."""
-    output_dir: Annotated[str, AfterValidator(_absolute)] | None = Field(default=None, json_schema_extra=WHOLE_PLAN)
+    output_dir: Annotated[str, AfterValidator(_absolute)] | None = Field(
+        default=None, json_schema_extra=WHOLE_PLAN
+    )
     """Absolute path of the directory that holds the runs; `~` is the home directory."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Every random choice derives from this number and from stable names."""
@@ -79,7 +81,9 @@ class ExecutionSection(Section):
     """Where tensors live: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes the best one there is."""
     jobs: Count = Field(default=1, json_schema_extra=WHOLE_PLAN)
     """How many runs work at once, in processes of their own when more than one."""
-    trackers: list[Annotated[str, AfterValidator(_known_tracker)]] = Field(default=[], json_schema_extra=SETTING)
+    trackers: list[Annotated[str, AfterValidator(_known_tracker)]] = Field(
+        default=[], json_schema_extra=SETTING
+    )
     """Where metrics also go besides `metrics.jsonl`: `tensorboard`, `trackio`, `wandb`, `mlflow`."""
     project: str | None = Field(default=None, json_schema_extra=SETTING)
     """Project name that trackers show the runs under."""
@@ -172,7 +176,7 @@ class DataSection(Section):
     def _overlap(self) -> "DataSection":
         if self.chunk_overlap >= self.chunk_tokens:
             raise ValueError(
-                f"`chunk_overlap` {self.chunk_overlap} must be smaller than `chunk_tokens` {self.chunk_tokens}"
+                f"`chunk_overlap` {self.chunk_overlap} is not below `chunk_tokens` {self.chunk_tokens}"
             )
         return self
 

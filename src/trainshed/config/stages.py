@@ -89,7 +89,7 @@ class StageDraft:
 
 
 def parameters_of(names: Any) -> dict[str, type[TrainerParameters]]:
-    """Return the parameters of the algorithms in a value of ``execution.algorithm``, unknown ones left out."""
+    """Return the parameters of the algorithms that ``execution.algorithm`` names, unknown ones left out."""
     found: dict[str, type[TrainerParameters]] = {}
     for name in names if isinstance(names, list) else [names]:
         if isinstance(name, str):

@@ -1,8 +1,8 @@
 """From a checked configuration to its runs: lists multiplied, each run fully resolved.
 
-The algorithms of a list are separate experiments; every other axis multiplies within each of which it is a key. A
-stage is multiplied by its own axes and by those of the stages that it needs; stages that share an axis go
-together. The order is that of the file, the last axis fastest. Left out: what is already done (`plan`).
+The algorithms of a list are separate experiments; every other axis multiplies within each of which it is a
+key. A stage is multiplied by its own axes and by those of the stages that it needs; stages that share an axis
+go together. The order is that of the file, the last axis fastest. Left out: what is already done (`plan`).
 """
 
 import itertools
