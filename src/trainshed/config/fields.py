@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from trainshed.config.migrations import KEY_ALIASES
 from trainshed.config.parameters import TrainerParameters
 from trainshed.config.schema import SECTIONS
-from trainshed.errors import nearest
+from trainshed.errors import UnknownNameError, nearest
 from trainshed.registry import TRAINER_PARAMETERS
 
 #: arguments that decide the result only when the best checkpoint is what comes out
@@ -46,6 +46,14 @@ def training_keys(parameters: type[TrainerParameters]) -> Mapping[str, KeySpec]:
     others = keys_of(parameters.table().model())
     shown = {name: spec for name, spec in others.items() if name not in parameters.hidden_arguments}
     return {**shown, **keys_of(parameters)}
+
+
+def canonical_algorithm(name: str) -> str:
+    """Return the registered name of an algorithm, or raise `UnknownNameError`."""
+    try:
+        return TRAINER_PARAMETERS.canonical(name)
+    except UnknownNameError as error:
+        raise UnknownNameError(f"unknown algorithm {name!r}", fix=error.fix) from None
 
 
 def all_trainer_parameters() -> dict[str, type[TrainerParameters]]:

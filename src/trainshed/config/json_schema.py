@@ -11,11 +11,11 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 
 from trainshed.config.axes import takes_scalars
-from trainshed.config.fields import all_trainer_parameters, keys_of, training_keys
+from trainshed.config.fields import all_trainer_parameters, canonical_algorithm, keys_of, training_keys
 from trainshed.config.migrations import KEY_ALIASES, SECTION_ALIASES
 from trainshed.config.parameters import TrainerParameters
 from trainshed.config.schema import SECTIONS, Environment, StageEntry
-from trainshed.registry import STAGES, TRAINER_PARAMETERS
+from trainshed.registry import STAGES
 
 
 def configuration_schema(algorithm: str | None = None) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def configuration_schema(algorithm: str | None = None) -> dict[str, Any]:
     """
     trainers = all_trainer_parameters()
     if algorithm is not None:
-        name = TRAINER_PARAMETERS.canonical(algorithm)
+        name = canonical_algorithm(algorithm)
         trainers = {name: trainers[name]}
     sections = {name: _section(name) for name in SECTIONS}
     sections["execution"]["properties"]["algorithm"].update(_algorithms(list(trainers)))
@@ -103,7 +103,7 @@ def _sweepable(part: Mapping[str, Any], annotation: Any, many: bool = True) -> d
         items = value if "items" in value else next(v for v in value["anyOf"] if "items" in v)
         forms.append(items["items"])
     if many:
-        one = {"anyOf": forms} if len(forms) > 1 else value
+        one = {"anyOf": list(forms)} if len(forms) > 1 else value
         forms.append({"type": "array", "items": one, "minItems": 1})
     return {"anyOf": forms, **about}
 

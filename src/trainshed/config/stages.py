@@ -16,7 +16,13 @@ from trainshed.config.checking import (
     check_training,
 )
 from trainshed.config.documents import Document, dotted, join
-from trainshed.config.fields import all_trainer_parameters, keys_of, suggestion, training_keys
+from trainshed.config.fields import (
+    all_trainer_parameters,
+    canonical_algorithm,
+    keys_of,
+    suggestion,
+    training_keys,
+)
 from trainshed.config.interpolation import stage_reference
 from trainshed.config.parameters import TrainerParameters
 from trainshed.config.problems import Problem
@@ -211,11 +217,12 @@ class StageReader:
         listed = names if isinstance(names, list) else [names]
         for index, name in enumerate(listed):
             try:
-                algorithm = TRAINER_PARAMETERS.canonical(name if isinstance(name, str) else repr(name))
+                algorithm = canonical_algorithm(name if isinstance(name, str) else repr(name))
             except UnknownNameError as error:
-                what = error.what.replace("trainer_parameter", "algorithm")
                 position = (*source, index) if isinstance(names, list) else source
-                self.problems.append(Problem(what, self.document.place(position), dotted(source), error.fix))
+                self.problems.append(
+                    Problem(error.what, self.document.place(position), dotted(source), error.fix)
+                )
                 continue
             parameters = TRAINER_PARAMETERS.get(algorithm)
             known = training_keys(parameters)
