@@ -1,0 +1,1 @@
+"""Models, encoders, tokenizers and number types."""

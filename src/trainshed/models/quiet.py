@@ -1,0 +1,18 @@
+"""Loading and saving without the libraries' own progress bars, which would break ours."""
+
+import contextlib
+from collections.abc import Iterator
+
+from transformers.utils import logging
+
+
+@contextlib.contextmanager
+def no_library_bars() -> Iterator[None]:
+    """Turn the progress bars of transformers off for the block, and back on if they were on."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
