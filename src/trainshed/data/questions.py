@@ -8,7 +8,6 @@ what `allowed` refuses is not asked.
 Left out: questions that need more than one passage, and answers that no passage spells out.
 """
 
-import hashlib
 import random
 import re
 from collections import Counter
@@ -16,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from trainshed.data.examples import RagExample
 from trainshed.data.passages import Passage
+from trainshed.data.splits import stable_fraction
 from trainshed.data.symbols import Symbol
 
 #: longest run of words that a question may share with its passage is one less
@@ -42,12 +42,6 @@ until unless upon because being here however either neither
 """
 _STOP_WORDS = frozenset(_STOP_TEXT.split())
 _EXCEPTION = r"[A-Z][A-Za-z]*(?:Error|Exception|Warning|Interrupt|Iteration|Exit|NotFound|Unavailable)"
-
-
-def stable_fraction(text: str) -> float:
-    """Return a number in [0, 1) that depends on ``text`` alone."""
-    digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
 
 
 def words(text: str) -> list[str]:
