@@ -117,8 +117,23 @@ class ArgumentTable:
     fields: Mapping[str, ArgumentField]
 
     def model(self) -> type[BaseModel]:
-        """Return a pydantic class with these fields and no others."""
-        return _model_of(self.name)
+        """Return a pydantic class with these fields and no others; always the same one."""
+        return self._model
+
+    @functools.cached_property
+    def _model(self) -> type[BaseModel]:
+        fields: dict[str, Any] = {}
+        for field in self.fields.values():
+            extra: dict[str, Any] = {"setting": True} if field.setting else {}
+            info = Field(default=field.default, description=field.help, json_schema_extra=extra)
+            fields[field.name] = (field.annotation, info)
+        config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+        model: type[BaseModel] = create_model(self.name.rpartition(".")[2], __config__=config, **fields)
+        return model
+
+
+#: of an algorithm that takes only parameters of its own
+NO_ARGUMENTS = ArgumentTable("none.NoArguments", "", "", {})
 
 
 @functools.cache
@@ -130,17 +145,3 @@ def load_table(name: str) -> ArgumentTable:
         for row in content["fields"]
     }
     return ArgumentTable(name, content["library"], content["version"], fields)
-
-
-@functools.cache
-def _model_of(name: str) -> type[BaseModel]:
-    fields: dict[str, Any] = {}
-    for field in load_table(name).fields.values() if name else ():
-        extra: dict[str, Any] = {"setting": True} if field.setting else {}
-        info = Field(field.default, description=field.help, json_schema_extra=extra)
-        fields[field.name] = (field.annotation, info)
-    config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
-    model: type[BaseModel] = create_model(
-        name.rpartition(".")[2] or "NoArguments", __config__=config, **fields
-    )
-    return model

@@ -88,11 +88,25 @@ def axis_problem(value: list[Any], annotation: Any) -> str | None:
     """Return what is wrong with an axis: no values, or nested too deep."""
     if not value:
         return "an empty list makes no runs"
+    twice = next((item for i, item in enumerate(value) if any(_same(item, v) for v in value[:i])), None)
+    if twice is not None:
+        return f"the value {twice!r} is there twice, which would make the same run twice"
     if any(is_axis(item, annotation) for item in value):
         depth = annotation_depth(annotation)
         takes = "a list" if depth else "a single value"
         return f"nested too deep: the field takes {takes}, and a list of such makes one run for each"
     return None
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Say whether two values are the same; unlike in Python, true is not 1."""
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
+def takes_booleans(annotation: Any) -> bool:
+    """Say whether a field of this type takes true and false, by themselves or within something."""
+    arguments = typing.get_args(annotation)
+    return annotation is bool or any(takes_booleans(part) for part in arguments)
 
 
 def as_field_value(value: Any, annotation: Any) -> Any:

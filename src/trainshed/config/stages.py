@@ -143,7 +143,7 @@ class StageReader:
                 owners = [s for s, m in SECTIONS.items() if name in m.model_fields]
                 fix = f"write it under {' or '.join(owners)}" if owners else fix
                 self._add(f"unknown section {name!r}", path, fix)
-            elif name in _SECTION_NAMES and not isinstance(content, dict):
+            elif name in _SECTION_NAMES and content is not None and not isinstance(content, dict):
                 self._add(f"the section {name!r} must hold keys", path, f"{name}: {{key: value}}")
 
     def _stage(self, name: str, entry: Any, entries: Mapping[str, Any]) -> StageDraft | None:

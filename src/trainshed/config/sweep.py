@@ -114,7 +114,7 @@ class _Expansion:
             elif section in read:
                 keys = read[section]
                 hyper[section] = {k: v for k, v in part.hyper.items() if keys is None or k in keys}
-                inputs += [path for k, path in part.inputs.items() if keys is None or k in keys]
+                inputs += [path for k, path in part.inputs.items() if keys is None or k[0] in keys]
         templates = self._templates(stage, row, checked)
         swept = self._swept(stage, row)
         if settings_swept := self._swept_settings(stage, row):
