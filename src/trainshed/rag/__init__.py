@@ -1,0 +1,1 @@
+"""Retrieval-augmented generation: stores, retriever, generator, system, losses."""

@@ -1,0 +1,1 @@
+"""Knowledge stores: passages with their embeddings, searched."""
