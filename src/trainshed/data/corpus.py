@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trainshed.data.examples import RagExample, load_examples
+from trainshed.data.examples import MANIFEST_FILE, PASSAGES_FILE, RagExample, load_examples
 from trainshed.data.jsonl import jsonl_text
 from trainshed.data.passages import Passage, read_passages
 from trainshed.data.splits import SPLITS, split_of
 from trainshed.errors import DataError
 from trainshed.files import atomic_directory, digest_file, digest_text, read_json, write_json
 
-PASSAGES_FILE = "passages.jsonl"
-MANIFEST_FILE = "manifest.json"
 FORMAT = 1
 
 
@@ -155,14 +153,6 @@ def write_corpus(corpus: Corpus, directory: Path) -> None:
         for name, text in _file_texts(corpus.passages, corpus.splits).items():
             (partial / name).write_text(text, encoding="utf-8", newline="\n")
         write_json(partial / MANIFEST_FILE, corpus.manifest)
-
-
-def is_corpus(directory: Path) -> bool:
-    """Return whether `write_corpus` wrote this directory, damaged or not."""
-    try:
-        return PASSAGES_FILE in read_json(directory / MANIFEST_FILE)["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def read_corpus(directory: Path) -> Corpus:

@@ -1,5 +1,6 @@
 """A question with its answer, and loading them from any source that `rows` opens."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from itertools import islice
@@ -9,6 +10,11 @@ from typing import Any
 from trainshed.data.jsonl import json_type, write_jsonl
 from trainshed.data.rows import open_rows
 from trainshed.errors import DataError, did_you_mean, nearest
+from trainshed.files import read_json
+
+#: what marks a directory that `corpus.write_corpus` wrote
+PASSAGES_FILE = "passages.jsonl"
+MANIFEST_FILE = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,8 @@ class RagExample:
 
 
 _FIELDS = tuple(item.name for item in fields(RagExample))
+#: columns of the same rows that make the passage (see `assembling`); a mapping may name them too
+PASSAGE_COLUMNS = ("text", "title", "source")
 
 
 def load_examples(
@@ -69,8 +77,9 @@ def load_examples(
         Which split, where the source has several; ``train`` when None.
     columns
         Our names to the source's, such as ``{"query": "question", "response": "answer"}``. Names that are not
-        given stand for themselves. The response may be a list, or a dict with a list ``text`` as in SQuAD:
-        the first is the response, and all are accepted.
+        given stand for themselves; a directory that `corpus.write_corpus` wrote has ours already. The
+        response may be a list, or a dict with a list ``text`` as in SQuAD: the first is the response, and all
+        are accepted.
     limit
         Read only the first so many rows.
     name
@@ -91,6 +100,8 @@ def load_examples(
         from trainshed.data.builtin import builtin_split
 
         return builtin_split(split or "train")[:limit]
+    if isinstance(source, str | os.PathLike) and is_corpus(Path(source)):
+        columns = {}
     if isinstance(source, list | tuple) and source and all(isinstance(item, RagExample) for item in source):
         return list(source[:limit])
     examples: list[RagExample] = []
@@ -109,9 +120,10 @@ def load_examples(
 
 
 def _checked_columns(columns: Mapping[str, str]) -> Mapping[str, str]:
+    known = (*_FIELDS, *PASSAGE_COLUMNS)
     for ours in columns:
-        if ours not in _FIELDS:
-            raise DataError(f"unknown column {ours!r}", where="data.columns", fix=did_you_mean(ours, _FIELDS))
+        if ours not in known:
+            raise DataError(f"unknown column {ours!r}", where="data.columns", fix=did_you_mean(ours, known))
     return columns
 
 
@@ -193,6 +205,14 @@ def _identifier(value: Any, ours: str, columns: Mapping[str, str], where: str) -
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return _text(value, columns.get(ours, ours), where)
+
+
+def is_corpus(directory: Path) -> bool:
+    """Return whether `corpus.write_corpus` wrote this directory, damaged or not."""
+    try:
+        return PASSAGES_FILE in read_json(directory / MANIFEST_FILE)["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def write_examples(path: Path, examples: Iterable[RagExample]) -> None:

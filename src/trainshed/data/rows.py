@@ -75,6 +75,29 @@ def open_rows(source: Any, *, split: str | None = None, name: str | None = None)
     )
 
 
+def known_splits(source: Any, *, name: str | None = None) -> list[str]:
+    """Return the splits of a source, sorted; an empty list when it is one undivided table.
+
+    Raises
+    ------
+    DataError
+        When the source is missing or unreadable.
+    """
+    if isinstance(source, str | os.PathLike):
+        path = Path(source).expanduser()
+        if path.is_file():
+            return sorted({str(row["split"]) for _, row in _open_file(path, None) if "split" in row})
+        if path.is_dir() and not _is_saved(path):
+            return sorted(_split_files(path))
+        if path.is_dir():
+            source = _load_saved(path)
+        elif _looks_like_path(os.fspath(source)):
+            raise _missing(path)
+        else:
+            source = _load_hub(os.fspath(source), name)
+    return sorted(source) if isinstance(source, Mapping) else []
+
+
 def _sequence_rows(items: Sequence[Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for number, item in enumerate(items, start=1):
         if not isinstance(item, Mapping):
@@ -94,7 +117,7 @@ def _open_name(source: str, split: str | None, name: str | None) -> Rows:
         return _open_file(path, split)
     if _looks_like_path(source):
         raise _missing(path)
-    return _open_hub(source, split, name)
+    return _open_datasets_object(_load_hub(source, name), split, source)
 
 
 def _looks_like_path(source: str) -> bool:
@@ -209,8 +232,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _open_directory(path: Path, split: str | None) -> Rows:
-    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-        return _open_saved(path, split)
+    if _is_saved(path):
+        return _open_datasets_object(_load_saved(path), split, str(path))
     files = _split_files(path)
     if not files:
         raise DataError(
@@ -250,16 +273,19 @@ def _choose_split(known: Mapping[str, Any], split: str | None, where: str) -> st
     raise DataError(f"the dataset has no split {split!r}", where=where, fix=did_you_mean(split, known))
 
 
-def _open_saved(path: Path, split: str | None) -> Rows:
+def _is_saved(path: Path) -> bool:
+    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
+
+
+def _load_saved(path: Path) -> Any:
     import datasets
 
     try:
-        loaded = datasets.load_from_disk(str(path))
+        return datasets.load_from_disk(str(path))
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
             f"cannot read what datasets.save_to_disk wrote: {error}", where=str(path), fix="save it anew"
         ) from error
-    return _open_datasets_object(loaded, split, str(path))
 
 
 def _is_datasets_object(source: Any) -> bool:
@@ -273,11 +299,11 @@ def _open_datasets_object(source: Any, split: str | None, where: str) -> Rows:
     return Rows(where, ((f"{where}, row {number}", row) for number, row in enumerate(source, start=1)))
 
 
-def _open_hub(source: str, split: str | None, name: str | None) -> Rows:
+def _load_hub(source: str, name: str | None) -> Any:
     import datasets
 
     try:
-        loaded = datasets.load_dataset(source, name=name)
+        return datasets.load_dataset(source, name=name)
     except (OSError, ValueError) as error:  # connection and not-found errors of the hub are OSErrors
         cause = str(error).splitlines()[0]
         raise DataError(
@@ -285,4 +311,3 @@ def _open_hub(source: str, split: str | None, name: str | None) -> Rows:
             where="data.dataset_name" + (f", data.dataset_config {name}" if name else ""),
             fix="an existing path, `builtin`, or a hub name with network access",
         ) from error
-    return _open_datasets_object(loaded, split, source)
