@@ -10,12 +10,19 @@ from trainshed.cli.tables import table
 from trainshed.config.load import load_config
 from trainshed.config.sweep import expand
 from trainshed.errors import ConfigError, did_you_mean
+from trainshed.files import disk_errors
 from trainshed.plan.graph import Plan, make_plan
+from trainshed.plan.keys import DigestCache
 from trainshed.plan.status import Decision
 
 
 def plan_of(
-    config_path: Path, overrides: Sequence[str], output_dir: Path | None, imports: Sequence[str]
+    config_path: Path,
+    overrides: Sequence[str],
+    output_dir: Path | None,
+    imports: Sequence[str],
+    *,
+    create: bool = False,
 ) -> Plan:
     """Return the plan of a configuration file.
 
@@ -29,6 +36,8 @@ def plan_of(
         Where the runs go; else ``execution.output_dir``, else ``./outputs/<name of the file>``.
     imports
         Plug-ins to import first.
+    create
+        Make the output directory, once the plan stands, and remember there what was hashed.
     """
     imports = absolute(imports)
     plugin_files = import_plugins(imports)
@@ -37,7 +46,14 @@ def plan_of(
         raise ConfigError("the configuration describes no run", where=str(config_path))
     configured = resolved[0].config.execution.output_dir
     place = output_dir or (Path(configured) if configured else Path("outputs") / config_path.stem)
-    return make_plan(resolved, place.resolve(), imports=imports, plugin_files=plugin_files)
+    place = place.resolve()
+    cache = DigestCache(place / ".digests.json")
+    plan = make_plan(resolved, place, imports=imports, plugin_files=plugin_files, cache=cache)
+    if create:
+        with disk_errors(place):
+            place.mkdir(parents=True, exist_ok=True)
+        cache.save()
+    return plan
 
 
 def forced_ids(plan: Plan, names: Sequence[str]) -> frozenset[str]:

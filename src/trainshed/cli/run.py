@@ -47,7 +47,7 @@ def command(  # noqa: PLR0913 - click gives each option as an argument
     keep_going: bool,
 ) -> None:
     """Execute CONFIG. Runs that are done are skipped, stopped ones go on from their last checkpoint."""
-    plan = planning.plan_of(config_path, overrides, output_dir, ctx.obj.imports)
+    plan = planning.plan_of(config_path, overrides, output_dir, ctx.obj.imports, create=not dry_run)
     options = LaunchOptions(
         jobs=jobs or configured_jobs(plan),
         force=planning.forced_ids(plan, force),
@@ -73,6 +73,7 @@ def configured_jobs(plan: Plan) -> int:
 
 def finish(plan: Plan, result: LaunchResult) -> None:
     """Print a line for each run, and the reports that the runs left."""
+    worked = any(outcome.action != "skip" for outcome in result.outcomes)
     rows = [
         [
             outcome.run.name,
@@ -82,7 +83,7 @@ def finish(plan: Plan, result: LaunchResult) -> None:
         ]
         for outcome in result.outcomes
     ]
-    click.echo("\n" + table(["run", "state", "took", "where"], rows))
+    click.echo("\n" + table(["run", "state", "took", "where"], rows) if worked else "nothing to do")
     publish_reports(plan, [outcome.run.id for outcome in result.outcomes if outcome.state == "done"])
     if result.interrupted is not None:
         click.echo("stopped; run the same command again to go on", err=True)

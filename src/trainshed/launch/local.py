@@ -104,7 +104,9 @@ class _Launch:
         decision = prepare(self.plan, run, self.options)
         if decision.action == "skip":
             self.outcomes[run.id] = Outcome(run, "skip", "done", decision.reason)
-            say(f"{run.name}: skipped: {decision.reason}")
+            if any(self.outcomes[need].action != "skip" for need in run.needs.values()):
+                # something before it ran and left the same as before: that was not foreseen
+                say(f"{run.name}: skipped: {decision.reason}")
         else:
             verb = {"resume": "goes on", "rerun": "runs again"}.get(decision.action, "runs")
             say(f"{run.name}: {verb}: {decision.reason}")

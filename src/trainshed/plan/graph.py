@@ -207,50 +207,56 @@ def make_plan(
     cache = cache or DigestCache(output_dir / ".digests.json")
     versions = package_versions()
     source = source_digest(cache, plugin_files)
-    there = _existing(output_dir)
-    runs: dict[str, Run] = {}
-    for item in in_order(resolved):
-        inputs = {path: cache.input(Path(path)) for path in item.inputs}
-        upstream = {stage_of(name): runs[name] for name in item.needs}
-        key = run_key(
+    ordered = in_order(resolved)
+    inputs = {path: cache.input(Path(path)) for item in ordered for path in item.inputs}
+    keys: dict[str, str] = {}
+    for item in ordered:
+        keys[item.name] = run_key(
             item.stage,
             item.hyper_parameters,
             inputs=[inputs[path] for path in item.inputs],
-            upstream={name: run.key for name, run in upstream.items()},
+            upstream={stage_of(name): keys[name] for name in item.needs},
             versions=versions,
         )
-        runs[item.name] = Run(
-            id=_run_id(item.name, key, there),
+    ids = _run_ids(keys, output_dir)
+    runs = tuple(
+        Run(
+            id=ids[item.name],
             name=item.name,
             stage=item.stage,
-            needs={name: run.id for name, run in upstream.items()},
+            needs={stage_of(name): ids[name] for name in item.needs},
             config=item.config.to_json(),
             hyper_parameters=item.hyper_parameters,
-            key=key,
-            inputs=inputs,
+            key=keys[item.name],
+            inputs={path: inputs[path] for path in item.inputs},
             swept=item.swept,
         )
+        for item in ordered
+    )
     cache.save()
-    return Plan(tuple(runs.values()), output_dir, versions, source, tuple(imports))
+    return Plan(runs, output_dir, versions, source, tuple(imports))
 
 
-def _existing(output_dir: Path) -> dict[tuple[str, str], str]:
-    """Return the run directories that are there, by the name of the stage and the digits of the key."""
-    found = {}
+def _run_ids(keys: Mapping[str, str], output_dir: Path) -> dict[str, str]:
+    """Return the id of each run; one of a sweep keeps its directory when the sweep grows around it."""
+    there: dict[tuple[str, str], list[str]] = {}
     for path in sorted(output_dir.iterdir()) if output_dir.is_dir() else ():
         name, _, digits = path.name.rpartition("-")
-        if re.fullmatch(f"[0-9a-f]{{{_KEY_DIGITS}}}", digits):
-            found[stage_of(name), digits] = path.name
-    return found
+        there.setdefault((stage_of(name), digits), []).append(path.name)
+    ids = {name: _new_id(name, key) for name, key in keys.items()}
+    taken = set(ids.values())
+    unclaimed = {row: [name for name in names if name not in taken] for row, names in there.items()}
+    for name, key in keys.items():
+        row = stage_of(name), key[:_KEY_DIGITS]
+        if ids[name] not in there.get(row, ()) and unclaimed.get(row):
+            ids[name] = unclaimed[row].pop(0)
+    return ids
 
 
-def _run_id(name: str, key: str, there: dict[tuple[str, str], str]) -> str:
-    """Return the id of a run; one of a sweep keeps its directory when the sweep grows around it."""
-    digits = key[:_KEY_DIGITS]
+def _new_id(name: str, key: str) -> str:
     stage = stage_of(name)
     number = name[len(stage) + 1 :]
-    new = f"{stage}.{int(number):03d}-{digits}" if number else f"{stage}-{digits}"
-    return there.pop((stage, digits), new)
+    return f"{stage}.{int(number):03d}-{key[:_KEY_DIGITS]}" if number else f"{stage}-{key[:_KEY_DIGITS]}"
 
 
 def in_order(resolved: Sequence["ResolvedRun"]) -> list["ResolvedRun"]:

@@ -91,6 +91,8 @@ def locked(path: Path) -> Iterator[None]:
         os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
         yield
     finally:
+        # before the copy of a fork that has not yet run its first line
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
         held.close()
 
 

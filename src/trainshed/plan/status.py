@@ -195,7 +195,8 @@ def _shown(value: Any) -> str:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return the dotted names whose values differ, with both values as short text."""
     before, after = dict(_flat(old)), dict(_flat(new))
-    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    nothing = object()
+    names = [name for name in {**before, **after} if before.get(name, nothing) != after.get(name, nothing)]
     missing = "(not set)"
     return [
         (
