@@ -66,6 +66,7 @@ def interpolate(document: Document, environ: Mapping[str, str]) -> tuple[dict[Ke
                     templates[path] = text
                     holder[key] = filled
         if problem:
+            holder[key] = None  # one problem is enough
             problems.append(Problem(problem, document.place(path), dotted(path)))
     return templates, problems
 

@@ -96,7 +96,7 @@ class TrainingSection:
         return {
             "algorithm": self.algorithm,
             "own": self.own.model_dump(mode="json"),
-            "arguments": self.arguments,
+            "arguments": dict(self.arguments),
         }
 
     @classmethod

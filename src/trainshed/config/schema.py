@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from trainshed.registry import STORES, TRACKERS
+from trainshed.errors import UnknownNameError
+from trainshed.registry import STORES, TRACKERS, Registry
 
 SETTING: dict[str, Any] = {"setting": True}
 WHOLE_PLAN: dict[str, Any] = {"setting": True, "whole_plan": True}
@@ -47,12 +48,19 @@ def _absolute(value: str) -> str:
     return str(path)
 
 
+def _known(registry: Registry, name: str) -> str:
+    try:
+        return registry.canonical(name)
+    except UnknownNameError as error:
+        raise ValueError(f"{error.what}; {error.fix}") from None
+
+
 def _known_tracker(name: str) -> str:
-    return TRACKERS.canonical(name)
+    return _known(TRACKERS, name)
 
 
 def _known_store(name: str) -> str:
-    return STORES.canonical(name)
+    return _known(STORES, name)
 
 
 def _text(value: Any) -> Any:

@@ -13,11 +13,9 @@ from typing import Any
 from trainshed.config.axes import Assignment, Axis
 from trainshed.config.checking import Checked, InvalidSection, SectionDraft
 from trainshed.config.documents import dotted
-from trainshed.config.fields import keys_of
 from trainshed.config.load import Config
 from trainshed.config.problems import Problem, configuration_error
 from trainshed.config.resolved import ResolvedRun, RunConfig, reads
-from trainshed.config.schema import SECTIONS
 from trainshed.config.stages import StageDraft
 from trainshed.config.yaml_source import KeyPath
 from trainshed.registry import TRAINER_PARAMETERS
@@ -71,9 +69,10 @@ class _Expansion:
             upstream = _natural_join(upstream, [row for row, _ in self._made[need]])
         rows: list[Assignment] = []
         for algorithm, choice in _algorithms(stage):
-            axes = {axis.source: axis for axis in stage.axes(algorithm) if axis.key != _ALGORITHM}
+            axes = {axis.source: axis for axis in stage.axes(algorithm)}
             self._axes.update(axes)
-            rows += _natural_join(upstream, _product(choice, axes.values()))
+            free = [axis for axis in axes.values() if axis.key != _ALGORITHM]
+            rows += _natural_join(upstream, _product(choice, free))
         return rows
 
     def _order(self, row: Assignment) -> tuple[int, ...]:
@@ -117,7 +116,7 @@ class _Expansion:
                 inputs += [path for k, path in part.inputs.items() if keys is None or k[0] in keys]
         templates = self._templates(stage, row, checked)
         swept = self._swept(stage, row)
-        if settings_swept := self._swept_settings(stage, row):
+        if settings_swept := self._swept_settings(stage, row, checked):
             hyper["swept_settings"] = settings_swept
         return ResolvedRun(
             name=name,
@@ -144,16 +143,15 @@ class _Expansion:
                 swept[dotted(path)] = self._value(self._axes[source], row[source])
         return swept
 
-    def _swept_settings(self, stage: StageDraft, row: Assignment) -> dict[str, Any]:
+    def _swept_settings(
+        self, stage: StageDraft, row: Assignment, checked: Mapping[str, Checked]
+    ) -> dict[str, Any]:
         """Return the swept values that are settings: swept, they tell runs apart."""
         swept: dict[str, Any] = {}
-        for draft in stage.sections.values():
-            for axis in draft.axes:
-                free = (
-                    draft.section == "environment"
-                    or keys_of(SECTIONS[draft.section])[str(axis.key[1])].setting
-                )
-                if free and axis.source in row:
+        for section, part in checked.items():
+            draft = _draft_of(stage, section, checked)
+            for axis in draft.axes if draft is not None else ():
+                if axis.source in row and axis.key[1] in part.settings:
                     swept[dotted(axis.key)] = self._value(axis, row[axis.source])
         return swept
 
@@ -206,8 +204,7 @@ def _algorithms(stage: StageDraft) -> Iterable[tuple[str | None, Assignment]]:
     ]
 
 
-def _product(choice: Assignment, axes: Iterable[Axis]) -> list[Assignment]:
-    axes = list(axes)
+def _product(choice: Assignment, axes: Sequence[Axis]) -> list[Assignment]:
     sources = [axis.source for axis in axes]
     ranges = [range(len(axis.values)) for axis in axes]
     return [{**choice, **dict(zip(sources, row, strict=True))} for row in itertools.product(*ranges)]
