@@ -111,7 +111,10 @@ def token_by_token(model, tokenizer, template, query, context, answer, max_lengt
 
 def expected(model, tokenizer, template, max_length=MAX_LENGTH):
     return [
-        [token_by_token(model, tokenizer, template, query, context, answer, max_length) for context in contexts]
+        [
+            token_by_token(model, tokenizer, template, query, context, answer, max_length)
+            for context in contexts
+        ]
         for query, contexts, answer in zip(QUERIES, CONTEXTS, ANSWERS, strict=True)
     ]
 
@@ -272,7 +275,9 @@ def test_changed_weights_are_scored_anew(tokenizer):
 
 def test_what_decides_a_score_decides_its_scope(llama, tokenizer):
     def scope(text=QUESTION_FIRST, *, max_length=MAX_LENGTH, dtype=None):
-        return AnswerScorer(llama, tokenizer, PromptTemplate(text), max_length=max_length, dtype=dtype).scope()
+        return AnswerScorer(
+            llama, tokenizer, PromptTemplate(text), max_length=max_length, dtype=dtype
+        ).scope()
 
     scopes = [scope(), scope(PASSAGE_FIRST), scope(max_length=99), scope(dtype=torch.bfloat16)]
     assert len(set(scopes)) == len(scopes)

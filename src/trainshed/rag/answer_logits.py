@@ -20,6 +20,7 @@ from torch import Tensor
 
 from trainshed.rag.prompts import TokenizedPrompt
 
+_TOKENS_PER_BATCH, _TOKENS_PER_BATCH_CPU = 16_384, 1_024
 _MIN_SHARED_TOKENS = 8
 _PROBE_TOLERANCE = 1e-3
 _PROBE_TOLERANCE_HALF = 0.05
@@ -102,13 +103,15 @@ class AnswerModel:
         """Return whether shared starts are computed once, as the model now stands."""
         if not self._share_starts:
             return False
-        if getattr(self._inner, "is_gradient_checkpointing", False) and self._inner.training:
+        if self._inner.training and any(
+            getattr(module, "gradient_checkpointing", False) for module in self._inner.modules()
+        ):
             return False  # Transformers keeps no keys and values then
         if self._proven is None:
             self._proven = self._has_plain_cache() and self._probe()
         return self._proven
 
-    def plan(self, prompts: Sequence[TokenizedPrompt], *, tokens_per_batch: int) -> list[Group]:
+    def plan(self, prompts: Sequence[TokenizedPrompt], *, tokens_per_batch: int | None = None) -> list[Group]:
         """Sort prompts into batches of rows, largest first, and find out which starts to share.
 
         Parameters
@@ -118,13 +121,17 @@ class AnswerModel:
             equal.
         tokens_per_batch
             The most tokens, padding included, that one forward pass may hold (shared starts count in every
-            row, since their keys and values do).
+            row, since their keys and values do). By default 1,024 on a CPU, whose caches hold no more (8,192
+            take 1.7 times as long), and 16,384 elsewhere.
 
         Returns
         -------
         list[Group]
             Every prompt is in exactly one batch.
         """
+        if tokens_per_batch is None:
+            on_cpu = self.model.device.type == "cpu"
+            tokens_per_batch = _TOKENS_PER_BATCH_CPU if on_cpu else _TOKENS_PER_BATCH
         alone, sharing = self._sharing(prompts)
         groups = []
         if alone:
