@@ -35,7 +35,7 @@ class PromptTemplate:
         Has ``{context}`` and ``{query}`` once each; every other brace is literal.
     no_context
         The prompt for a question without a passage, with ``{query}`` once. By default ``text`` without the
-        line that holds nothing but ``{context}``, or else without the placeholder.
+        line of ``{context}``, or without the placeholder only if ``{query}`` is on that line too.
     answer_prefix
         What stands between the prompt and an answer; it counts as part of the answer's first token. Not used
         with a chat template, which ends in its own separator.
@@ -188,7 +188,7 @@ class PromptTokenizer:
             When there is an answer and the tokenizer has no end-of-sequence token.
         """
         ending = [] if answer is None else self._answer(answer)
-        where = f"question {question_id if question_id else query!r}"
+        where = f"question {question_id or repr(query)}"
         shared: TokenizedPrompt | None = None
         prompts = []
         for context in contexts:
@@ -326,8 +326,8 @@ def _require_once(text: str, placeholder: str, what: str) -> None:
 
 
 def _without_context(text: str) -> str:
-    """Return a template without its passage, and without the line that held nothing else."""
-    lines = [line for line in text.split("\n") if line.strip() != _CONTEXT]
+    """Return a template without its passage, and without the line it stood on (its label too)."""
+    lines = [line for line in text.split("\n") if _CONTEXT not in line or _QUERY in line]
     return "\n".join(lines).replace(_CONTEXT, "")
 
 
