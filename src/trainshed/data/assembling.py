@@ -135,7 +135,7 @@ def _read_passages(path: Path, sources: Sources, tokenizer: Callable[[], Any]) -
 
 
 def _questions(sources: Sources, made: dict[str, Passage]) -> dict[str, list[RagExample]]:
-    """Return the questions by split, or all under `_UNDIVIDED`; passages of their own rows are added to ``made``."""
+    """Return the questions by split, or all under `_UNDIVIDED`; passages in their rows go into ``made``."""
     if sources.dataset is None:
         return {}
     known = known_splits(sources.dataset, name=sources.dataset_config)

@@ -21,7 +21,7 @@ class _Cuts:
     Attributes
     ----------
     positions
-        Character at which each token starts, and the end of the text; ascending.
+        Character at which each token that is not white space starts, and the end of the text; ascending.
     words, all
         Indices of ``positions`` that lie between words, and between any two tokens; both end with the last.
     """
@@ -115,14 +115,16 @@ def _find_cuts(text: str, tokenizer: Any) -> _Cuts:
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     positions, words, inner = [0], [], []
     reached = 0  # how far the tokens so far cover the text
-    for index, (start, end) in enumerate(encoded["offset_mapping"]):
-        if index > 0:
-            positions.append(max(start, positions[-1]))
+    for start, end in encoded["offset_mapping"]:
+        if not text[start:end].strip():
+            continue  # white space at either end of a passage is stripped: it must not count as overlap
+        if reached > 0:
             # tokens that share a character (its bytes) may not be parted
-            if start >= reached and start > positions[-2]:
-                inner.append(index)
+            if start >= reached:
+                inner.append(len(positions))
                 if text[start - 1].isspace() or text[start].isspace():
-                    words.append(index)
+                    words.append(len(positions))
+            positions.append(max(start, positions[-1]))
         reached = max(reached, end)
     last = len(positions)
     return _Cuts(text, [*positions, len(text)], [*words, last], [*inner, last])

@@ -70,7 +70,7 @@ def open_rows(source: Any, *, split: str | None = None, name: str | None = None)
     if isinstance(source, Sequence) and not isinstance(source, bytes):
         return Rows("the list given", _sequence_rows(source))
     raise DataError(
-        f"a {type(source).__name__} is not a dataset",
+        f"{type(source).__name__!r} objects are no datasets",
         fix="a path, a hub name, a datasets.Dataset, or a list of dicts",
     )
 
