@@ -38,9 +38,9 @@ def read_overrides(texts: Iterable[str]) -> Document:
     document = Document(COMMAND_LINE)
     for text in texts:
         path, value = parse_override(text)
-        if document.get(path) is not None:
-            _remove(document, path)
-        document.put(path, value, {(): COMMAND_LINE})
+        one = Document(COMMAND_LINE)
+        one.put(path, value, {(): COMMAND_LINE})
+        apply_overrides(document, one)
     return document
 
 
@@ -60,8 +60,3 @@ def _lay(document: Document, overrides: Document, path: KeyPath) -> None:
             _lay(document, overrides, here)
         else:
             document.put(here, inner, {(): COMMAND_LINE})
-
-
-def _remove(document: Document, path: tuple[str, ...]) -> None:
-    holder = document.get(path[:-1]) if len(path) > 1 else document.data
-    del holder[path[-1]]
