@@ -5,6 +5,7 @@ stages and runs there are (`load`, `sweep`).
 """
 
 import functools
+import os
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -211,7 +212,7 @@ class SectionDraft:
     def _missing_files(self, checked: Checked, choice: Assignment) -> list[Problem]:
         found = []
         for key, path in checked.inputs.items():
-            if not Path(path).exists():
+            if not os.path.exists(path):
                 source = self.locate(key)
                 place = self._document.place((*source, choice.get(source, 0)))
                 found.append(Problem(f"no such file or directory: {path}", place, dotted(source)))
@@ -324,7 +325,7 @@ def local_path(value: Any) -> str | None:
     """
     if not isinstance(value, str) or not value or value in _NAMES or stage_reference(value):
         return None
-    path = Path(value).expanduser()
-    if value[0] in "/~." or value.endswith(_FILE_SUFFIXES) or path.exists():
+    path = Path(os.path.expanduser(value))
+    if value[0] in "/~." or value.endswith(_FILE_SUFFIXES) or os.path.exists(path):
         return str(path.absolute())
     return None

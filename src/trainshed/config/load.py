@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainshed.config.documents import Document
+from trainshed.config.documents import Document, dotted
 from trainshed.config.fields import training_keys
 from trainshed.config.interpolation import interpolate
 from trainshed.config.migrations import SECTION_ALIASES, migrate
@@ -102,7 +102,7 @@ def check_source(
     templates, unset = interpolate(document, os.environ if environ is None else environ)
     reader = StageReader(document, stage)
     stages = reader.read()
-    problems += [*more_problems, *unset, *reader.problems]
+    problems += [*more_problems, *unset, *reader.problems, *_idle_axes(stages, document)]
     ordered, cycle = _in_order(stages, document)
     if cycle is not None:
         problems.append(cycle)
@@ -110,6 +110,18 @@ def check_source(
         raise configuration_error(problems)
     _say([*notes, *more_notes])
     return Config(document, tuple(ordered), templates, tuple([*notes, *more_notes]))
+
+
+def _idle_axes(stages: list[StageDraft], document: Document) -> list[Problem]:
+    """Return the lists that were meant as sweeps of keys that no stage reads."""
+    read = {
+        axis.source for stage in stages for name in stage.algorithms or (None,) for axis in stage.axes(name)
+    }
+    idle = {axis.source for stage in stages for draft in stage.drafts() for axis in draft.axes} - read
+    what = "the list makes no runs: no stage reads this key"
+    return [
+        Problem(what, document.place(source), dotted(source), "give one value") for source in sorted(idle)
+    ]
 
 
 def _say(notes: Iterable[str]) -> None:

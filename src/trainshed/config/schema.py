@@ -39,7 +39,10 @@ class Section(BaseModel):
 
 
 def _absolute(value: str) -> str:
-    path = Path(value).expanduser()
+    try:
+        path = Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError(f"there is no such user as {value!r} names") from None
     if not path.is_absolute():
         raise ValueError(
             f"{value!r} is relative, and workers may start in another directory; "
