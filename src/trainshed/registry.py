@@ -109,6 +109,7 @@ STORES = Registry(
     "store",
     {
         "faiss": "trainshed.rag.stores.faiss:FaissKnowledgeStore",
+        "hybrid": "trainshed.rag.stores.hybrid:HybridKnowledgeStore",
         "memory": "trainshed.rag.stores.memory:InMemoryKnowledgeStore",
         "qdrant": "trainshed.rag.stores.qdrant:QdrantKnowledgeStore",
     },
