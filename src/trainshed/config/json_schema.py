@@ -82,6 +82,7 @@ def _model_properties(model: type[BaseModel]) -> dict[str, Any]:
     for name, part in schema["properties"].items():
         ours = ("title", "setting", "whole_plan", "input")
         properties[name] = {k: v for k, v in part.items() if k not in ours}
+        properties[name]["description"] = " ".join(part["description"].split())
     return properties
 
 

@@ -1,7 +1,6 @@
 """Parameters of LSR: the retriever learns from which passages help the generator.
 
-REPLUG LSR (arXiv 2301.12652, section 4) and RA-DIT (arXiv 2310.01352, section 2.4). Left out: the loss
-(`rag.losses`) and the trainer.
+REPLUG LSR (arXiv 2301.12652) and RA-DIT (arXiv 2310.01352). Left out: the loss (`rag.losses`) and the trainer.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -18,9 +17,10 @@ class LSRParameters(TrainerParameters):
     reads: ClassVar[frozenset[str]] = frozenset({"model", "data", "rag"})
 
     retrieval_temperature: Temperature = 0.05
-    """Divides the retriever's scores before the softmax over candidates (REPLUG eq. 2, gamma; 0.1 there)."""
+    """Divides the retriever's scores before the softmax over candidates (gamma in REPLUG, 0.1 there)."""
     lm_temperature: Temperature = 1.0
-    """Divides the log-likelihoods of the answer (REPLUG eq. 3, beta 0.1; RA-DIT eq. 3, tau 0.1)."""
+    """Divides the log-likelihoods of the answer before the softmax over candidates; REPLUG (beta, 0.1) and
+    RA-DIT (tau) divide likelihoods."""
     candidates: Annotated[int, Field(ge=2)] = 12
     """Passages that are retrieved and scored for each question (REPLUG: 20)."""
     direction: Literal["reverse", "forward"] = "reverse"

@@ -1,6 +1,6 @@
 """Parameters of RALT: the generator learns to answer with a retrieved passage before it.
 
-RA-DIT (arXiv 2310.01352, section 2.3, eq. 1). Left out: the trainer.
+RA-DIT (arXiv 2310.01352). Left out: the trainer.
 """
 
 from typing import ClassVar
@@ -15,7 +15,7 @@ class RALTParameters(TrainerParameters):
     reads: ClassVar[frozenset[str]] = frozenset({"model", "data", "rag"})
 
     passages_per_question: Count = 4
-    """Retrieved passages of a question, each in a training instance of its own (RA-DIT: 3)."""
+    """Retrieved passages of a question, each in a training instance of its own, as in RA-DIT."""
     include_no_context: Share = 0.0
     """Share of the questions that also make an instance without a passage."""
     packing: bool = True
