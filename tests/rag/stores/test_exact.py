@@ -1,3 +1,5 @@
+"""The exact kernel against sorting every score; the small types must never change an answer."""
+
 import pytest
 import torch
 from hypothesis import given, settings

@@ -1,3 +1,5 @@
+"""Filters: what each operator admits, and what is refused."""
+
 import pytest
 
 from trainshed.data.passages import Passage

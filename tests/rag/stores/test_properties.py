@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 from trainshed.data.passages import Passage
 from trainshed.errors import StoreError
 from trainshed.rag.stores.checks import unit_rows
+from trainshed.rag.stores.faiss import FaissKnowledgeStore
+from trainshed.rag.stores.hybrid import HybridKnowledgeStore
 from trainshed.rag.stores.memory import InMemoryKnowledgeStore
+from trainshed.rag.stores.qdrant import QdrantKnowledgeStore
 
 IDS = [f"p{number}" for number in range(12)]
 #: few distinct vectors, so that ties happen; a zero, and some that are not of length 1
@@ -152,3 +155,34 @@ def run_steps(store, steps, *, bitwise: bool) -> None:
 @given(steps=STEPS)
 def test_memory(steps) -> None:
     run_steps(InMemoryKnowledgeStore(dimension=4), steps, bitwise=True)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=STEPS)
+def test_faiss(steps) -> None:
+    run_steps(FaissKnowledgeStore(dimension=4), steps, bitwise=True)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=STEPS)
+def test_qdrant(steps) -> None:
+    run_steps(QdrantKnowledgeStore(dimension=4), steps, bitwise=False)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=STEPS)
+def test_hybrid_keeps_both_indexes_in_step(steps) -> None:
+    """After any change both halves know exactly the passages there are."""
+    store, naive = HybridKnowledgeStore(dimension=4), NaiveStore()
+    for operation, argument in steps:
+        if operation != "search":
+            change(store, naive, operation, argument)
+            continue
+        for where, admits in FILTERS:
+            assert_same_search(store.dense, naive, argument, where, admits, bitwise=True)
+            result = store.search(VECTORS[:1], argument, where=where, texts=["version"])
+            admitted = [identity for identity, (passage, _) in naive.rows.items() if admits(passage)]
+            assert sorted(result.ids[0]) == sorted(admitted) or len(result.ids[0]) == argument <= len(
+                admitted
+            )
+    assert store.ids == store.dense.ids == list(naive.rows)
