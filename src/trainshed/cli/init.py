@@ -4,8 +4,12 @@ from pathlib import Path
 
 import click
 
+from trainshed.cli.examples import ExampleCommand
 
-@click.command("init", short_help="Write a commented example configuration.")
+
+@click.command(
+    "init", cls=ExampleCommand, examples=("trainshed init", "trainshed init lsr.yaml --template lsr")
+)
 @click.argument("path", default="trainshed.yaml", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
     "--template",

@@ -4,8 +4,14 @@ from pathlib import Path
 
 import click
 
+from trainshed.cli.examples import ExampleCommand
 
-@click.command("schema", short_help="Print the JSON schema of configurations.")
+
+@click.command(
+    "schema",
+    cls=ExampleCommand,
+    examples=("trainshed schema -o trainshed.schema.json", "trainshed schema --algorithm lsr"),
+)
 @click.option("--algorithm", metavar="NAME", help="Only the keys of `training` that this trainer takes.")
 @click.option(
     "-o",
