@@ -22,7 +22,6 @@ from trainshed.cli.examples import ExampleCommand
 from trainshed.cli.plugins import import_plugins
 from trainshed.config.resolved import RunConfig
 from trainshed.errors import RunError, TrainshedError
-from trainshed.files import disk_errors
 from trainshed.plan.directory import RunDirectory, utc_now
 from trainshed.plan.interrupts import StopRequest
 from trainshed.progress import say
@@ -46,7 +45,9 @@ def command(ctx: click.Context, run_dir: Path, watch_parent: bool) -> None:
 
 
 def _stop_when_orphaned() -> None:
-    sys.stdin.buffer.read()
+    # not sys.stdin: its lock, held by this thread, would abort the interpreter when it ends
+    while os.read(0, 4096):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -74,7 +75,8 @@ def execute_run(path: Path, *, debug: bool = False) -> int:
             try:
                 _do(directory, stop)
             except KeyboardInterrupt:
-                _record(directory.interrupt)
+                if directory.status().state != "done":
+                    _record(directory.interrupt)
                 return 128 + (stop.signum or signal.SIGINT)
             except Exception as error:  # noqa: BLE001 - the one boundary where a run's failure becomes data
                 return _failed(directory, error, debug)
@@ -93,7 +95,7 @@ def _do(directory: RunDirectory, stop: StopRequest) -> None:
         directory,
         f"--- {entry['id']} {'goes on' if resume else 'starts'} {utc_now()}, process {os.getpid()}\n",
     )
-    with _machine(directory.config()), disk_errors(directory.path):
+    with _machine(directory.config()):
         import_plugins(entry.get("imports", ()))
         config = RunConfig.from_json(directory.config())
         stage = STAGES.get(entry["stage"])
@@ -177,7 +179,7 @@ def _full_disk(directory: RunDirectory, error: BaseException) -> RunError | None
     """Return a `RunError` when a full disk lies behind an error; Rust libraries tell that as text only."""
     seen: BaseException | None = error
     while seen is not None:
-        full = isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        full = isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT)
         if not isinstance(seen, TrainshedError) and (full or "No space left on device" in str(seen)):
             return RunError(
                 "the disk is full; what was complete before is still intact",

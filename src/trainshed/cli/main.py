@@ -31,7 +31,7 @@ VERBS = {
     "plan": Verb("trainshed.cli.plan:command", "Say what `run` would do, and why."),
     "status": Verb("trainshed.cli.status:command", "Show how far the runs of an output directory are."),
     "show": Verb("trainshed.cli.show:command", "Show one run: configuration, metrics, outputs, log."),
-    "evaluate": Verb("trainshed.cli.evaluate:command", "Measure retrieval and answers of a RAG system."),
+    "evaluate": Verb("trainshed.cli.evaluate:command", "Score a ranking or a trained system."),
     "ask": Verb("trainshed.cli.ask:command", "Answer a question with citations."),
     "init": Verb("trainshed.cli.init:command", "Write a commented example configuration."),
     "schema": Verb("trainshed.cli.schema:command", "Print the JSON schema of configurations."),
@@ -99,7 +99,7 @@ class Settings:
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     examples=(
-        "trainshed init > rag.yaml",
+        "trainshed init rag.yaml",
         "trainshed plan rag.yaml",
         "trainshed run rag.yaml training.learning_rate=1e-5",
         "trainshed status outputs/rag",

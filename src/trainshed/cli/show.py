@@ -78,7 +78,9 @@ def defaults_of(config: dict[str, Any]) -> dict[str, Any]:
 
 def _configuration(config: dict[str, Any]) -> str:
     defaults = defaults_of(config)
-    given = {name: config[name] for name in (*SECTIONS, "training", "environment") if config[name] is not None}
+    given = {
+        name: config[name] for name in (*SECTIONS, "training", "environment") if config[name] is not None
+    }
     rows = [
         [name, new, old] for name, old, new in differences({"environment": {}, **defaults}, given) if name
     ]

@@ -24,6 +24,8 @@ from trainshed.plan.status import Decision
 from trainshed.progress import say
 
 _POLL_S = 0.1
+#: exit codes of runs that were asked to stop
+_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
 def launch(plan: Plan, execute: Callable[[Path], int], options: LaunchOptions | None = None) -> LaunchResult:
@@ -115,19 +117,27 @@ class _Launch:
     def end(self, decision: Decision, exit_code: int, seconds: float) -> None:
         """Record how the execution of a run ended."""
         run = decision.run
-        state = self.plan.directory(run.id).state()
-        if exit_code != 0 and state == "done":
-            state = "failed"
+        directory = self.plan.directory(run.id)
+        if exit_code in _STOPPED and self.interrupted is None:
+            self.interrupted = exit_code - 128
+        # one that ended before it began leaves the status of an earlier attempt
+        state = directory.state() if directory.same_attempt() else "failed"
         if exit_code == 0 and state != "done":
             exit_code, state = 1, "failed"
+        elif exit_code != 0 and state == "done":
+            if exit_code not in _STOPPED:
+                say(f"{run.name}: done, but its process then ended with code {exit_code}")
+            exit_code = 0
         self.outcomes[run.id] = Outcome(run, decision.action, state, decision.reason, seconds, exit_code)
-        if state == "failed" and self.failed is None:
-            self.failed = run.name
-        if state == "interrupted" and self.failed is None and exit_code in (130, 143):
-            self.interrupted = exit_code - 128
-        elif state == "interrupted" and self.failed is None:
-            self.failed = run.name
-        say(f"{run.name}: {state} after {seconds:.1f} s")
+        asked = state == "interrupted" and exit_code in _STOPPED
+        if state != "done" and not asked:
+            self.failed = self.failed or run.name
+        killed = (
+            f"killed by {signal.Signals(exit_code - 128).name}, "
+            if state == "interrupted" and not asked
+            else ""
+        )
+        say(f"{run.name}: {killed}{state} after {seconds:.1f} s")
 
 
 def _became(outcome: Outcome) -> str:
@@ -255,8 +265,6 @@ def _tell_failure(launching: _Launch, run: Run) -> None:
 
 def _stop_workers(launching: _Launch, workers: list[_Worker]) -> None:
     """Ask the workers to save a checkpoint and stop; kill those that take too long."""
-    if workers:
-        say("stopping: waiting for checkpoints (once more to stop at once)")
     for worker in workers:
         worker.process.terminate()
     deadline = time.monotonic() + launching.options.grace_s

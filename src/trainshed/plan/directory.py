@@ -32,8 +32,6 @@ from trainshed.files import canonical_json, digest_file, digest_text, disk_error
 from trainshed.plan.locks import Owner, lock_owner, locked
 from trainshed.plan.metrics import MetricsLog
 
-#: every state that `RunDirectory.state` returns
-STATES = ("pending", "running", "done", "failed", "interrupted")
 #: progress is written to the disk at most this often
 _PROGRESS_INTERVAL_S = 2.0
 

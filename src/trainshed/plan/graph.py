@@ -276,13 +276,12 @@ def in_order(resolved: Sequence["ResolvedRun"]) -> list["ResolvedRun"]:
                 )
     waiting = list(resolved)
     while waiting:
-        ready = [item for item in waiting if done.issuperset(item.needs)]
-        if not ready:
+        ready = next((n for n, item in enumerate(waiting) if done.issuperset(item.needs)), None)
+        if ready is None:
             circle = ", ".join(sorted(item.name for item in waiting))
             raise ConfigError(f"stages need each other in a circle: {circle}", fix="remove one `needs`")
-        ordered += ready
-        done.update(item.name for item in ready)
-        waiting = [item for item in waiting if item.name not in done]
+        ordered.append(waiting.pop(ready))
+        done.add(ordered[-1].name)
     return ordered
 
 

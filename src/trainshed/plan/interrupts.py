@@ -6,6 +6,7 @@ signal, the run is interrupted where it stands, which is safe because everything
 """
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -52,6 +53,8 @@ class StopRequest:
         self.signum = signum
         if not (first and self._graceful):
             raise Interrupted(signum)
+        # a handler may have interrupted a print, so it must not print itself
+        os.write(2, b"\nstopping after this step; once more to stop at once\n")
 
     @contextlib.contextmanager
     def listening(self) -> Iterator["StopRequest"]:
