@@ -83,4 +83,5 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 
 def say(line: str) -> None:
     """Print one line for the user on stderr, above any bar."""
-    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(line)
+    # not a Console of its own: that would write past the one that draws the bar
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
