@@ -115,7 +115,11 @@ def load_causal_lm(  # noqa: PLR0913 - one keyword a property that a model is lo
     model = _load_weights(base, options)
     if not load_in_4bit:
         model = model.to(where)
-    words = _load_tokenizer(tokenizer or _tokenizer_place(adapters, base), options)
+    words = load_tokenizer(
+        tokenizer or _tokenizer_place(adapters, base),
+        revision=None if tokenizer else revision,
+        trust_remote_code=trust_remote_code,
+    )
     _allow_padding(words, model)
     if adapters:
         model = _load_adapters(model, adapters)
@@ -219,11 +223,14 @@ def _tokenizer_place(adapters: Path | None, base: str) -> str:
     return str(adapters) if has_own else base
 
 
-def _load_tokenizer(name: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    name: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """Load a tokenizer from a directory or hub name; a `ModelError` says why it cannot be."""
     path = local_directory(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            str(path or name), revision=options["revision"], trust_remote_code=options["trust_remote_code"]
+            str(path or name), revision=revision, trust_remote_code=trust_remote_code
         )
     # the Rust library raises bare Exception for a file that it cannot parse
     except Exception as error:

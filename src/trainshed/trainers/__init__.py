@@ -1,0 +1,1 @@
+"""One file an algorithm, and the bases of their families."""

@@ -1,0 +1,54 @@
+"""The next-token loss of a causal language model, at the positions where it counts.
+
+Positions without weight never reach the output layer, which for a large vocabulary is most of the memory.
+Left out: the loss on retrieved passages (see `rag.losses`).
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def weighted_token_loss(
+    model: Any, input_ids: Tensor, weights: Tensor, *, position_ids: Tensor | None = None
+) -> Tensor:
+    """Return the weighted sum of the negative log-likelihoods of tokens, in nats.
+
+    Parameters
+    ----------
+    model
+        Any causal language model of `transformers`, plain, with adapters, or wrapped for several processes.
+    input_ids
+        ``[n, t]``, padded on the right; padding needs no mask, since a position sees only what stands before.
+    weights
+        ``[n, t]``, of each token as a target; the first column counts nothing.
+    position_ids
+        ``[n, t]`` that start again at 0 where another text begins in the row; there is no attention across.
+
+    Returns
+    -------
+    Tensor
+        A number, with a gradient where the model has one.
+    """
+    targets = torch.zeros_like(weights, dtype=torch.bool)
+    targets[:, :-1] = weights[:, 1:] > 0
+    more: dict[str, Any] = {"use_cache": False}
+    if position_ids is not None:
+        more["position_ids"] = position_ids
+    if _keeps_chosen_logits(model):
+        more["logits_to_keep"] = targets
+    logits = model(input_ids=input_ids, **more).logits
+    if logits.dim() == 3:
+        logits = logits[targets]
+    wanted, scale = input_ids[:, 1:][targets[:, :-1]], weights[:, 1:][targets[:, :-1]]
+    losses = torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="none")
+    return (losses * scale).sum()
+
+
+def _keeps_chosen_logits(model: Any) -> bool:
+    inner = getattr(model, "module", model)
+    inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+    # the class's forward: mixed precision may have wrapped the object's
+    return "logits_to_keep" in inspect.signature(type(inner).forward).parameters
