@@ -1,7 +1,5 @@
 """The built-in corpus, built once for all tests."""
 
-import dataclasses
-
 import pytest
 
 from trainshed.data.builtin import build_corpus
@@ -14,7 +12,5 @@ def builtin_corpus() -> Corpus:
 
 
 @pytest.fixture(scope="session")
-def small_corpus(builtin_corpus: Corpus) -> Corpus:
-    corpus = build_corpus(max_passages=300)
-    assert {passage.id for passage in corpus.passages} < {passage.id for passage in builtin_corpus.passages}
-    return dataclasses.replace(corpus)
+def small_corpus() -> Corpus:
+    return build_corpus(max_passages=300, seed=1)

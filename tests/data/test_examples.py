@@ -103,7 +103,8 @@ def test_an_id_that_occurs_twice_names_both_places():
         load_examples(rows)
 
 
-def test_the_builtin_corpus_has_three_splits(builtin_corpus):
+def test_the_builtin_corpus_has_three_splits(builtin_corpus, monkeypatch):
+    monkeypatch.setattr("trainshed.data.builtin.build_corpus", lambda: builtin_corpus)
     assert load_examples("builtin", split="validation", limit=7) == builtin_corpus.splits["validation"][:7]
     with pytest.raises(DataError, match="no split 'tset'") as caught:
         load_examples("builtin", split="tset")

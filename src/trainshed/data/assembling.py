@@ -16,8 +16,9 @@ from trainshed.data.documents import read_documents
 from trainshed.data.examples import PASSAGE_COLUMNS, RagExample, load_examples
 from trainshed.data.jsonl import json_type
 from trainshed.data.passages import Passage, read_passages
+from trainshed.data.questions import contains_tokens
 from trainshed.data.rows import SUFFIXES, known_splits, open_rows
-from trainshed.data.splits import SPLITS, split_of, stable_fraction
+from trainshed.data.splits import SPLITS, split_groups, stable_fraction
 from trainshed.errors import DataError, did_you_mean
 from trainshed.files import digest_text
 from trainshed.progress import say, track
@@ -157,12 +158,16 @@ def _questions(sources: Sources, made: dict[str, Passage]) -> dict[str, list[Rag
 
 
 def _divided(examples: Sequence[RagExample]) -> dict[str, list[RagExample]]:
+    groups: dict[str, list[RagExample]] = {}
+    for example in examples:
+        groups.setdefault(example.passage_id or example.query, []).append(example)
+    chosen = split_groups({group: len(members) for group, members in groups.items()})
     splits: dict[str, list[RagExample]] = {name: [] for name in SPLITS}
     for example in examples:
-        splits[split_of(example.passage_id or example.query)].append(example)
+        splits[chosen[example.passage_id or example.query]].append(example)
     if not splits["train"] or not splits["test"]:
         raise DataError(
-            f"{len(examples)} questions are too few to split: train or test would be empty",
+            f"{len(examples)} questions about {len(groups)} passages are too few to split",
             where="data.dataset_name",
             fix="a directory with train.jsonl and test.jsonl, or a column `split`",
         )
@@ -255,8 +260,11 @@ def _linked(
 
 
 def _holds(passage: Passage, answers: Sequence[str]) -> bool:
-    text = " ".join(passage.text.casefold().split())
-    return any(" ".join(answer.casefold().split()) in text for answer in answers)
+    """Return whether the words of an answer stand in the passage; ``hive 4`` is not in ``hive 49``."""
+    text = " ".join(passage.text.lower().split())
+    return any(
+        " ".join(answer.lower().split()) in text and contains_tokens(text, answer) for answer in answers
+    )
 
 
 def _unique_ids(splits: dict[str, list[RagExample]]) -> dict[str, list[RagExample]]:

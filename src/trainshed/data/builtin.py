@@ -53,7 +53,7 @@ def build_corpus(*, max_passages: int | None = None, seed: int = 0) -> Corpus:
             where="data.max_passages",
             fix="a positive number, or null for all",
         )
-    symbols = [(_symbol_passage(symbol), symbol) for symbol in read_symbols()]
+    symbols = _symbol_passages()
     topics = read_topic_passages()
     # over every passage, not only those that are kept: a passage's questions are always the same
     frequencies = passage_frequencies(p.text for p in (*(passage for passage, _ in symbols), *topics))
@@ -83,16 +83,25 @@ def builtin_split(split: str) -> list[RagExample]:
     return build_corpus().splits[split]
 
 
-def _symbol_passage(symbol: Symbol) -> Passage:
-    body = cut_text(symbol.docstring, _DOCSTRING_CHARACTERS)
-    return Passage(
-        id=symbol.name,
-        text=f"{symbol.name}{symbol.signature}\n{body}",
-        title=symbol.name,
-        doc_id=symbol.module,
-        source=symbol.source or "builtins",
-        metadata={"kind": symbol.kind, "package": symbol.module.partition(".")[0], "group": symbol.group},
-    )
+def _symbol_passages() -> list[tuple[Passage, Symbol]]:
+    """Return a passage for every symbol; of those whose text is cut to the same, the first one's."""
+    pairs: dict[str, tuple[Passage, Symbol]] = {}
+    for symbol in read_symbols():
+        body = cut_text(symbol.docstring, _DOCSTRING_CHARACTERS)
+        passage = Passage(
+            id=symbol.name,
+            text=f"{symbol.name}{symbol.signature}\n{body}",
+            title=symbol.name,
+            doc_id=symbol.module,
+            source=symbol.source or "builtins",
+            metadata={
+                "kind": symbol.kind,
+                "package": symbol.module.partition(".")[0],
+                "group": symbol.group,
+            },
+        )
+        pairs.setdefault(" ".join(body.split()).casefold(), (passage, symbol))
+    return list(pairs.values())
 
 
 def cut_text(text: str, characters: int) -> str:
@@ -101,5 +110,6 @@ def cut_text(text: str, characters: int) -> str:
     if len(text) <= characters:
         return text
     head = text[: characters + 1]
-    cut = head.rfind("\n") if head.rfind("\n") > characters // 2 else head.rfind(" ")
+    line_end, word_end = head.rfind("\n"), head.rfind(" ")
+    cut = line_end if line_end > characters // 2 else max(line_end, word_end)
     return head[: cut if cut > 0 else characters].rstrip()
