@@ -73,14 +73,12 @@ def test_syntax_errors_name_the_override():
         ("rag.topk=3", "unknown key 'topk'", "'top_k'"),
         ("rga.top_k=3", "unknown section 'rga'", "'rag'"),
         ("rag.top_k=x", "not 'x'", ""),
-        ("pipeline.lr.training.gate=true", "needs an algorithm", ""),
+        ("pipeline.b.training.gate=true", "there is no stage 'b'", "known: a"),
         ("execution.output_dir=runs", "is relative", ""),
     ],
 )
 def test_problems_name_the_command_line(override, what, fix):
     data = {"execution": {"algorithm": "lsr"}, "pipeline": {"a": {}}}
-    if override.startswith("pipeline"):
-        data = {"pipeline": {"a": {"execution": {"algorithm": "lsr"}}}}
     with pytest.raises(ConfigError) as caught:
         check_source(Source("c.yaml", data, {}), [override], environ={})
     assert what in caught.value.what
@@ -118,3 +116,13 @@ def test_the_later_override_wins():
     source = Source("c.yaml", data, {})
     (run,) = expand(check_source(source, ["rag.top_k=1", "rag.top_k=2"], environ={}))
     assert run.config.rag.top_k == 2
+
+
+def test_a_configuration_that_was_read_can_be_checked_again():
+    data = {"execution": {"algorithm": "lsr", "project": "${env:P}"}, "rag": {"top_k": 1}}
+    source = Source("c.yaml", data, {})
+    for name in ("one", "two"):
+        (run,) = expand(check_source(source, ["rag.top_k=2"], environ={"P": name}))
+        assert run.config.execution.project == name
+        assert run.config.to_json()["execution"]["project"] == "${env:P}"
+    assert data == {"execution": {"algorithm": "lsr", "project": "${env:P}"}, "rag": {"top_k": 1}}

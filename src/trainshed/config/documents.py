@@ -3,6 +3,7 @@
 Left out: what keys mean.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,7 +33,8 @@ class Document:
     def from_source(cls, source: Source) -> "Document":
         """Return the document that a file holds."""
         places = {path: f"{source.name}:{line}" for path, line in source.lines.items()}
-        return cls(source.name, source.data, places)
+        # its own copy: values are filled in later
+        return cls(source.name, copy.deepcopy(source.data), places)
 
     def place(self, path: KeyPath) -> str:
         """Return where a key stands, or the nearest one above it."""

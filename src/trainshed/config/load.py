@@ -16,6 +16,7 @@ from trainshed.config.overrides import apply_overrides, read_overrides
 from trainshed.config.problems import Problem, configuration_error
 from trainshed.config.stages import StageDraft, StageReader, parameters_of
 from trainshed.config.yaml_source import KeyPath, Source, read_source
+from trainshed.errors import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def check_source(
     own_keys = _algorithm_keys(written) | _algorithm_keys(above)
     document, notes, problems = migrate(written, own_keys)
     laid, more_notes, more_problems = migrate(above, own_keys)
+    problems += _unknown_stages(document, laid)
     apply_overrides(document, laid)
     templates, unset = interpolate(document, os.environ if environ is None else environ)
     reader = StageReader(document, stage)
@@ -110,6 +112,23 @@ def check_source(
         raise configuration_error(problems)
     _say([*notes, *more_notes])
     return Config(document, tuple(ordered), templates, tuple([*notes, *more_notes]))
+
+
+def _unknown_stages(document: Document, overrides: Document) -> list[Problem]:
+    """Return the stages that overrides would add: a misspelt name must not become a stage of its own."""
+    known, given = (d.data.get("pipeline") for d in (document, overrides))
+    names = list(known) if isinstance(known, dict) else []
+    fix = "overrides change stages and add none; {}"
+    return [
+        Problem(
+            f"there is no stage {name!r}",
+            overrides.place(("pipeline", name)),
+            f"pipeline.{name}",
+            fix.format(did_you_mean(name, names) if names else "the file has no pipeline"),
+        )
+        for name in (given if isinstance(given, dict) else ())
+        if name not in names
+    ]
 
 
 def _idle_axes(stages: list[StageDraft], document: Document) -> list[Problem]:

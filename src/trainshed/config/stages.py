@@ -309,7 +309,7 @@ class StageReader:
         read = [reads(stage.kind, p) for p in parameters] or [reads(stage.kind, None)]
         for draft in stage.drafts():
             for key, value in draft.every_value():
-                wanted = draft.section == "training" or any(
+                wanted = draft.section in ("training", "environment") or any(
                     draft.section in r and ((keys := r[draft.section]) is None or key[0] in keys)
                     for r in read
                 )

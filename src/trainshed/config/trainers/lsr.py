@@ -1,6 +1,7 @@
 """Parameters of LSR: the retriever learns from which passages help the generator.
 
-REPLUG LSR (arXiv 2301.12652) and RA-DIT (arXiv 2310.01352). Left out: the loss (`rag.losses`) and the trainer.
+REPLUG LSR (arXiv 2301.12652) and RA-DIT (arXiv 2310.01352). Left out: the loss (`rag.losses`) and the
+trainer.
 """
 
 from typing import Annotated, ClassVar, Literal
