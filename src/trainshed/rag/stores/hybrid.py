@@ -5,7 +5,7 @@ methods", SIGIR 2009: the score of a passage is the sum over the lists that have
 Left out: fusion by weighted scores.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -86,9 +86,15 @@ class HybridKnowledgeStore(KnowledgeStore):
         self.dense.upsert(passages, vectors)
         self._words = None
 
+    def delete(self, ids: Iterable[str]) -> int:
+        """Remove passages and return how many there were; unknown ids count nothing."""
+        with self._lock:
+            ids = list(ids)
+            self.dense.delete(ids)
+            return super().delete(ids)
+
     def _keep(self, rows: Tensor) -> None:
-        kept = set(rows.tolist())
-        self.dense.delete(identity for row, identity in enumerate(self.dense.ids) if row not in kept)
+        # the dense store was told when they were deleted, and moves its rows over by itself
         self._words = None
 
     def _replace(self, vectors: Tensor) -> None:
