@@ -67,7 +67,9 @@ def test_changes_reach_the_words():
 
 
 def test_filters_hold_for_both_lists():
-    result = hybrid().search(torch.tensor([[0, 1.0, 0, 0]]), 4, where={"even": True}, texts=["zebra engine oil"])
+    result = hybrid().search(
+        torch.tensor([[0, 1.0, 0, 0]]), 4, where={"even": True}, texts=["zebra engine oil"]
+    )
     assert sorted(result.ids[0]) == ["p0", "p2"]
     assert result.ids[0][0] == "p2"
 

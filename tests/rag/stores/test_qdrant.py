@@ -46,13 +46,17 @@ def test_a_collection_that_changed_since_is_refused(tmp_path, passages_of):
     store.save(tmp_path / "store")
     store.add(passages_of(1, first=3), vectors_of(1))
     store.close()
-    with pytest.raises(StoreMismatchError, match=r"(?s)count is 4, expected 3; corpus_hash.*save the open store"):
+    with pytest.raises(
+        StoreMismatchError, match=r"(?s)count is 4, expected 3; corpus_hash.*save the open store"
+    ):
         KnowledgeStore.load(tmp_path / "store")
     again = QdrantKnowledgeStore(path=tmp_path / "qdrant", embedder_hash="abc")
     again.save(tmp_path / "store")
     again.replace_embeddings(vectors_of(4, seed=5), embedder_hash="new")  # and not saved
     again.close()
-    with pytest.raises(StoreMismatchError, match="generation is 'trainshed-00000002', expected 'trainshed-00000001'"):
+    with pytest.raises(
+        StoreMismatchError, match="generation is 'trainshed-00000002', expected 'trainshed-00000001'"
+    ):
         KnowledgeStore.load(tmp_path / "store", embedder_hash="abc")
 
 
