@@ -50,6 +50,8 @@ def first_sentence(text: str) -> str:
 def row(field: "dataclasses.Field[Any]", annotation: Any) -> dict[str, Any]:
     """Return the table row of one dataclass field."""
     names, nullable, choices = describe(annotation)
+    if field.metadata.get("const") is True and "bool" not in names:
+        names.append("bool")  # the annotation leaves out what the bare flag means
     if field.default is not dataclasses.MISSING:
         default = field.default
     elif field.default_factory is not dataclasses.MISSING:

@@ -68,11 +68,13 @@ def test_the_class_takes_what_the_table_takes(tmp_path):
             "save_total_limit": None,
             "accelerator_config": {"split_batches": False},
             "debug": ["underflow_overflow"],
+            "include_num_input_tokens_seen": True,
         }
     ).model_dump(exclude_unset=True)
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **values)
     assert arguments.learning_rate == 5e-6
     assert arguments.get_warmup_steps(100) == 10
+    assert model.model_validate({"fsdp": True}).fsdp is True
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,22 @@ def axis_problem(value: list[Any], annotation: Any) -> str | None:
     return None
 
 
+_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "text", dict: "a mapping"}
+
+
+def in_words(annotation: Any) -> list[str]:
+    """Return what a type takes, in words, null left out; empty for types that have no words here."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return in_words(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return [word for part in typing.get_args(annotation) for word in in_words(part)]
+    if origin is list:
+        return ["a list"]
+    word = _WORDS.get(origin or annotation)
+    return [word] if word else []
+
+
 def _same(one: Any, other: Any) -> bool:
     """Say whether two values are the same; unlike in Python, true is not 1."""
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)

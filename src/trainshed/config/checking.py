@@ -19,6 +19,7 @@ from trainshed.config.axes import (
     Axis,
     as_field_value,
     axis_problem,
+    in_words,
     is_axis,
     literal_words,
     nullable,
@@ -123,7 +124,8 @@ class SectionDraft:
             self.base[key] = kept
         elif not self._axis((key,), value, spec.annotation, spec):
             value = as_field_value(value, spec.annotation)
-            self._no_boolean((key,), value, spec)
+            if self._is_boolean((key,), value, spec):
+                return
             if value is not None or nullable(spec.annotation):
                 self.base[key] = value
 
@@ -136,15 +138,17 @@ class SectionDraft:
             self._add(problem, path, "give at least one value" if not value else None)
         else:
             items = tuple(as_field_value(item, annotation) for item in value)
-            for item in items:
-                self._no_boolean(path, item, spec)
+            if any(self._is_boolean(path, item, spec) for item in items):
+                return True
             self.axes.append(Axis(self._locate((self.section, *path)), (self.section, *path), items))
         return True
 
-    def _no_boolean(self, path: KeyPath, value: Any, spec: KeySpec) -> None:
+    def _is_boolean(self, path: KeyPath, value: Any, spec: KeySpec) -> bool:
         # for pydantic, as for Python, true is a number
-        if isinstance(value, bool) and not takes_booleans(spec.annotation) and self._specs is not None:
+        wrong = isinstance(value, bool) and not takes_booleans(spec.annotation) and self._specs is not None
+        if wrong:
             self._add(f"{str(value).lower()} does not fit: the key takes no truth value", path, None)
+        return wrong
 
     def locate(self, key: KeyPath) -> KeyPath:
         """Return where a key of this section stands in the document."""
@@ -192,7 +196,8 @@ class SectionDraft:
                 self._memo[choice] = self._check(self.values(assignment))
             except ValidationError as error:
                 chosen = {axis.key[1:]: index for axis, index in zip(self.axes, choice, strict=True)}
-                raise InvalidSection([self._problem(e, chosen) for e in error.errors()]) from None
+                problems = dict.fromkeys(self._problem(e, chosen) for e in error.errors())
+                raise InvalidSection(list(problems)) from None
         return self._memo[choice]
 
     def check_each(self) -> list[Problem]:
@@ -223,11 +228,17 @@ class SectionDraft:
         source = self._locate((self.section, *path))
         place = self._document.place((*source, chosen[path]) if path in chosen else source)
         message, fix = str(error["msg"]).removeprefix("Value error, "), None
+        spec = self._specs.get(str(path[0])) if self._specs is not None and path else None
+        kinds = in_words(spec.annotation) if spec is not None else []
+        if len(kinds) > 1:
+            # pydantic tells why each of them does not fit
+            return Problem(
+                f"the value does not fit: the key takes {' or '.join(kinds)}", place, dotted(source)
+            )
         if error["type"] == "extra_forbidden":
             fix = suggestion(self.section, str(path[0]), self._specs or {})
             return Problem(f"unknown key {path[0]!r}", place, dotted(source), fix)
         if error["type"] == "literal_error":
-            spec = self._specs[str(path[0])] if self._specs is not None else None
             message = f"{error['input']!r} is not one of the words that this key takes"
             fix = did_you_mean(str(error["input"]), literal_words(spec.annotation)) if spec else None
         elif error["type"] not in ("value_error", "assertion_error"):
