@@ -131,6 +131,8 @@ def test_a_topic_is_asked_by_its_words():
     kinds = {example.kind: example for example in topic_questions(passage, Counter())}
     assert kinds["topic"].response == "Dancing"
     assert kinds["topic"].query.startswith("Which topic concerns ")
+    # where many passages have the title, each of them would answer
+    assert "topic" not in {e.kind for e in topic_questions(passage, Counter(), siblings=3)}
 
 
 def test_frequencies_count_passages_not_occurrences():

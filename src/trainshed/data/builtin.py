@@ -10,6 +10,7 @@ stay when fewer are wanted. So no run's training question is another run's test 
 """
 
 import platform
+from collections import Counter
 
 from trainshed.data.corpus import Corpus, make_corpus, read_corpus, write_corpus
 from trainshed.data.examples import RagExample
@@ -58,7 +59,10 @@ def build_corpus(*, max_passages: int | None = None, seed: int = 0) -> Corpus:
     # over every passage, not only those that are kept: a passage's questions are always the same
     frequencies = passage_frequencies(p.text for p in (*(passage for passage, _ in symbols), *topics))
     pairs = [(passage, list(symbol_questions(symbol, passage, frequencies))) for passage, symbol in symbols]
-    pairs.extend((passage, list(topic_questions(passage, frequencies))) for passage in topics)
+    titles = Counter(passage.title for passage in topics)
+    for passage in topics:
+        siblings = titles[passage.title] - 1
+        pairs.append((passage, list(topic_questions(passage, frequencies, siblings=siblings))))
     pairs.sort(key=lambda pair: stable_fraction(f"keep:{seed}:{pair[0].id}"))
     pairs = sorted(pairs[:max_passages], key=lambda pair: pair[0].id)
     splits: dict[str, list[RagExample]] = {name: [] for name in SPLITS}

@@ -26,6 +26,7 @@ _FEWEST_KEYWORDS = 5
 _KEYWORD_POOL, _RAREST = 40, 8
 _DEFAULT_CHARACTERS = 15
 _BEFORE_GAP, _AFTER_GAP = 4, 3
+_MOST_SIBLINGS = 2
 GAP = "___"
 #: share of the possible questions of a kind that is asked, so that most questions are keyword questions
 _SHARES = {"argument": 0.14, "cloze": 0.08}
@@ -108,10 +109,23 @@ def symbol_questions(
     yield from _examples(candidates, passage)
 
 
-def topic_questions(passage: Passage, frequencies: Mapping[str, int]) -> Iterator[RagExample]:
-    """Yield the questions about one passage of the language reference; its title is its first line."""
-    candidates = (("topic", _keyword("topic", passage, frequencies)), ("cloze", _cloze(passage)))
-    yield from _examples(candidates, passage)
+def topic_questions(
+    passage: Passage, frequencies: Mapping[str, int], *, siblings: int = 0
+) -> Iterator[RagExample]:
+    """Yield the questions about one passage of the language reference; its title is its first line.
+
+    Parameters
+    ----------
+    passage
+        What answers.
+    frequencies
+        In how many passages each word stands.
+    siblings
+        How many other passages have the same title. They spell out the same answer, so a title that too many
+        share is not asked for.
+    """
+    topic = _keyword("topic", passage, frequencies) if siblings <= _MOST_SIBLINGS else None
+    yield from _examples((("topic", topic), ("cloze", _cloze(passage))), passage)
 
 
 def _examples(
