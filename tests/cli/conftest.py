@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import trainshed
+from trainshed.cli.status import describe
+from trainshed.plan.graph import read_plan
 
 PLUGIN = Path(__file__).with_name("fake_stages.py")
 PIPELINE = """\
@@ -84,8 +86,8 @@ class Project:
 
     def runs(self):
         """Each run of the last plan by its name, as `trainshed status` tells it."""
-        told = json.loads(self("status", self.output_dir, "--json").stdout)
-        return {run["name"]: run for run in told["runs"]}
+        plan = read_plan(self.output_dir)
+        return {run.name: describe(plan, run) for run in plan.runs}
 
     def states(self):
         return {name: run["state"] for name, run in self.runs().items()}

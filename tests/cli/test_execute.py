@@ -6,7 +6,7 @@ import os
 import pytest
 
 from trainshed.cli.execute import _full_disk, _machine
-from trainshed.errors import RunError
+from trainshed.errors import ConfigError, RunError
 from trainshed.plan.directory import RunDirectory
 
 
@@ -62,6 +62,16 @@ def test_environment_and_threads_hold_for_the_run_only(monkeypatch):
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "MKL_NUM_THREADS" not in os.environ
     assert "MINE" not in os.environ
+
+
+def test_a_secret_comes_from_the_environment_of_the_worker(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "a$HOME")
+    config = {"environment": {"KEY": "x-${env:MY_KEY}"}, "execution": {"threads": None}}
+    with _machine(config):
+        assert os.environ["KEY"] == "x-a$HOME"
+    monkeypatch.delenv("MY_KEY")
+    with pytest.raises(ConfigError, match="MY_KEY is not set"), _machine(config):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_killed_at_random_points_it_ends_as_if_nothing_had_happened(project, und
     kills = 0
     while kills < 20:
         process = project.start("run", "p.yaml", "--jobs", jobs, FAKE_PAUSE_S="0.02")
-        target = progress(project) + rng.randint(3, 12)
+        target = progress(project) + rng.randint(6, 14)
         while process.poll() is None and progress(project) < target:
             time.sleep(0.01)
         time.sleep(rng.random() * 0.03)

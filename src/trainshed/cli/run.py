@@ -14,6 +14,9 @@ from trainshed.launch.local import launch
 from trainshed.plan.graph import Plan
 from trainshed.plan.status import decide
 
+#: reports that are printed in full
+_REPORTS_SHOWN = 4
+
 
 @click.command(
     "run",
@@ -95,16 +98,18 @@ def _where(plan: Plan, run_id: str) -> str:
 
 
 def publish_reports(plan: Plan, done: list[str]) -> None:
-    """Print every ``outputs/report.txt`` and gather every ``outputs/report.json`` in one ``report.json``.
+    """Print the ``outputs/report.txt`` of the runs and gather every ``outputs/report.json`` in one.
 
-    One report stands there as it is; several stand under ``runs``, by the ids of their runs.
+    One report stands in ``report.json`` as it is; several stand there under ``runs``, by the ids of the runs.
     """
+    texts = [path for run_id in done if (path := plan.directory(run_id).outputs / "report.txt").is_file()]
+    for path in texts[:_REPORTS_SHOWN]:
+        click.echo("\n" + path.read_text(encoding="utf-8").rstrip("\n"))
+    if len(texts) > _REPORTS_SHOWN:
+        click.echo(f"\n{len(texts) - _REPORTS_SHOWN} more reports in {plan.output_dir}/*/outputs/report.txt")
     reports = {}
     for run_id in done:
-        outputs = plan.directory(run_id).outputs
-        if (outputs / "report.txt").is_file():
-            click.echo("\n" + (outputs / "report.txt").read_text(encoding="utf-8").rstrip("\n"))
-        path = outputs / "report.json"
+        path = plan.directory(run_id).outputs / "report.json"
         if path.is_file():
             try:
                 reports[run_id] = read_json(path)

@@ -209,15 +209,7 @@ def make_plan(
     source = source_digest(cache, plugin_files)
     ordered = in_order(resolved)
     inputs = {path: cache.input(Path(path)) for item in ordered for path in item.inputs}
-    keys: dict[str, str] = {}
-    for item in ordered:
-        keys[item.name] = run_key(
-            item.stage,
-            item.hyper_parameters,
-            inputs=[inputs[path] for path in item.inputs],
-            upstream={stage_of(name): keys[name] for name in item.needs},
-            versions=versions,
-        )
+    keys = _keys(ordered, inputs, versions)
     ids = _run_ids(keys, output_dir)
     runs = tuple(
         Run(
@@ -235,6 +227,22 @@ def make_plan(
     )
     cache.save()
     return Plan(runs, output_dir, versions, source, tuple(imports))
+
+
+def _keys(
+    ordered: Iterable["ResolvedRun"], inputs: Mapping[str, str], versions: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the key of each run by its name."""
+    keys: dict[str, str] = {}
+    for item in ordered:
+        keys[item.name] = run_key(
+            item.stage,
+            item.hyper_parameters,
+            inputs=[inputs[path] for path in item.inputs],
+            upstream={stage_of(name): keys[name] for name in item.needs},
+            versions=versions,
+        )
+    return keys
 
 
 def _run_ids(keys: Mapping[str, str], output_dir: Path) -> dict[str, str]:
