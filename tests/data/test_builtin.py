@@ -17,6 +17,7 @@ from trainshed.data.examples import RagExample
 from trainshed.data.passages import Passage
 from trainshed.data.questions import contains_tokens, shares_run, words
 from trainshed.data.splits import stable_fraction
+from trainshed.data.symbols import stdlib_directory
 from trainshed.errors import DataError
 
 
@@ -36,6 +37,19 @@ def test_there_is_enough_of_it(builtin_corpus):
     assert set(kinds) == {"keyword", "topic", "default", "argument", "raises", "cloze"}
     assert 0.5 <= kinds["keyword"] / kinds.total() <= 0.7
     assert min(kinds.values()) >= 100
+
+
+def test_it_has_public_names_of_the_standard_library_only(builtin_corpus, by_id):
+    assert {"json.dumps", "builtins.str.split", "collections.abc.Mapping.get", "heapq.nsmallest"} <= set(
+        by_id
+    )
+    names = [name for name in by_id if not name.startswith("topic:")]
+    assert len(names) > 3000
+    assert not [
+        name for name in names if "._" in name or name.startswith(("_", "test.", "idlelib.", "tkinter."))
+    ]
+    sources = {passage.source for passage in builtin_corpus.passages} - {"builtins"}
+    assert all((stdlib_directory() / source).is_file() for source in sources)
 
 
 def test_ids_are_unique_and_lead_to_passages(builtin_corpus, by_id):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainshed.data.symbols import Parameter, read_symbols, render_signature, stdlib_directory
+from trainshed.data.symbols import Parameter, read_symbols, render_signature
 from trainshed.errors import DataError
 
 SOURCE = '''
@@ -112,23 +112,6 @@ def test_a_long_signature_is_cut_after_a_whole_parameter():
     signature, parameters = render_signature(arguments(f"({', '.join(names)})"), bound=False)
     assert len(signature) <= 210
     assert signature == f"({', '.join(p.name for p in parameters)}, ...)"
-
-
-def test_this_installation_has_thousands_of_symbols_without_importing_any():
-    before = set(sys.modules)
-    symbols = read_symbols()
-    assert len(symbols) > 3000
-    assert not {
-        name for name in set(sys.modules) - before if name.split(".")[0] in ("imaplib", "wsgiref", "pdb")
-    }
-    names = [symbol.name for symbol in symbols]
-    assert len(set(names)) == len(names)
-    assert {"json.dumps", "builtins.str.split", "collections.abc.Mapping.get", "heapq.nsmallest"} <= set(
-        names
-    )
-    assert not [name for name in names if "._" in name or name.startswith(("test.", "idlelib.", "tkinter."))]
-    sources = {symbol.source for symbol in symbols if symbol.module != "builtins"}
-    assert all((stdlib_directory() / source).is_file() for source in sources)
 
 
 def test_missing_sources_are_an_error_that_says_what_to_do(tmp_path: Path):
