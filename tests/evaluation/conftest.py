@@ -1,4 +1,4 @@
-"""A small searchable corpus: bag-of-words vectors and an exact store with the interface of real ones."""
+"""A small searchable corpus: bag-of-words vectors in a real store."""
 
 import zlib
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ import torch
 
 from trainshed.data.examples import RagExample
 from trainshed.data.passages import Passage
+from trainshed.rag.stores.memory import InMemoryKnowledgeStore
 
 TEXTS = {
     "os.path.join": "Join one or more path components.",
@@ -36,42 +37,21 @@ class WordRetriever:
         return torch.randn(64, generator=generator)
 
 
-class ExactStore:
-    """Passages and their vectors; searches all of them."""
+class RecordingStore(InMemoryKnowledgeStore):
+    """The in-memory store, which remembers how deep it was searched."""
 
-    def __init__(self, passages: Sequence[Passage], vectors: torch.Tensor) -> None:
-        self._passages, self._vectors = list(passages), vectors
-        self.reached: list[int] = []
-
-    @property
-    def ids(self) -> list[str]:
-        return [passage.id for passage in self._passages]
-
-    def __len__(self) -> int:
-        return len(self._passages)
-
-    def passages(self):
-        return iter(self._passages)
-
-    def get(self, ids):
-        by_id = {passage.id: passage for passage in self._passages}
-        return [by_id[name] for name in ids]
-
-    def replace_embeddings(self, embeddings):
-        self._vectors = embeddings
+    reached: int = 0
 
     def search(self, queries, k, *, where=None, texts=None):
-        assert texts is None or len(texts) == len(queries)
-        self.reached.append(k)
-        scores, indices = torch.topk(queries @ self._vectors.T, k)
-        ids = [[self._passages[i].id for i in row] for row in indices.tolist()]
-        return SimpleNamespace(indices=indices, scores=scores, ids=ids)
+        self.reached = k
+        return super().search(queries, k, where=where, texts=texts)
 
 
 def build(passages: Sequence[Passage]) -> SimpleNamespace:
     """Return a system whose store holds ``passages``."""
     retriever = WordRetriever()
-    store = ExactStore(passages, retriever.encode_queries([p.text for p in passages]))
+    store = RecordingStore()
+    store.add(passages, retriever.encode_queries([p.text for p in passages]))
     return SimpleNamespace(retriever=retriever, knowledge_store=store)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from trainshed.data.examples import RagExample
 from trainshed.data.passages import Passage
-from trainshed.errors import ConfigError, DataError, UnknownNameError
+from trainshed.errors import ConfigError, DataError, StoreError, UnknownNameError
 from trainshed.evaluation.judging import judge
 from trainshed.evaluation.ranking import score_rankings
 from trainshed.evaluation.retrieval import evaluate_retrieval, evaluate_run
@@ -44,9 +44,9 @@ def test_a_pair_of_retriever_and_store_does_too(system, examples):
 
 def test_a_metric_deeper_than_the_cutoffs_is_searched_that_deep(system, examples):
     evaluate_retrieval(system, examples, top_k_values=(1,), metrics=["ndcg@5"])
-    assert system.knowledge_store.reached[-1] == 5
+    assert system.knowledge_store.reached == 5
     evaluate_retrieval(system, examples, top_k_values=(100,), metrics=["map"])
-    assert system.knowledge_store.reached[-1] == 6
+    assert system.knowledge_store.reached == 6
 
 
 def test_documents_stand_where_their_best_passage_stands(build_system):
@@ -59,7 +59,7 @@ def test_documents_stand_where_their_best_passage_stands(build_system):
         RagExample(query="delta", response="", passage_id="alone"),
     ]
     scored = evaluate_retrieval(system, examples, top_k_values=(2,), level="document")
-    assert system.knowledge_store.reached[-1] > 2  # all passages of document a stand above the one of b
+    assert system.knowledge_store.reached > 2  # all passages of document a stand above the one of b
     assert list(scored.rankings["q0"])[:2] == ["a", "b"]
     assert scored.values["mrr@2"].tolist() == [0.5, 1.0]
     assert evaluate_retrieval(system, examples, top_k_values=(2,)).values["recall@2"].tolist() == [0.0, 1.0]
@@ -105,6 +105,12 @@ def test_the_store_of_another_corpus_is_an_error(system):
 def test_wrong_options_are_refused(system, examples, options, error, message):
     with pytest.raises(error, match=message):
         evaluate_retrieval(system, examples, **options)
+
+
+def test_an_empty_store_is_an_error(system, examples):
+    system.knowledge_store.clear()
+    with pytest.raises(StoreError, match="empty"):
+        evaluate_retrieval(system, examples)
 
 
 def test_wrong_input_is_refused(system, examples):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trainshed.cli.examples import ExampleCommand
+
 if TYPE_CHECKING:
     from trainshed.evaluation.scores import Scores
     from trainshed.evaluation.significance import Resampling
@@ -16,25 +18,19 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path)
 _ANSWER_METRICS = ("exact_match", "f1", "rouge_l", "answer_nll", "citation_precision", "citation_recall")
 
-_HELP = """Score a ranking or a trained system on held-out questions.
 
-\b
-A TREC run by TREC judgements, and whether another run differs from it:
-  trainshed evaluate --run after.trec --qrels qrels.txt
-  trainshed evaluate --run after.trec --against before.trec --qrels qrels.txt -o report.json
-
-\b
-A run on a BEIR folder (qrels/<split>.tsv):
-  trainshed evaluate --beir scifact --split test --run bm25.trec -m ndcg@10 -m recall@100
-
-\b
-A trained system, retrieval and answers; and against another one on the same questions:
-  trainshed evaluate outputs/demo --data questions.jsonl
-  trainshed evaluate outputs/after --against outputs/before --data corpus/ --split test --by-kind
-"""
-
-
-@click.command("evaluate", help=_HELP, short_help="Score a ranking or a trained system.")
+@click.command(
+    "evaluate",
+    cls=ExampleCommand,
+    help="Score a ranking, or a trained system, on held-out questions.",
+    short_help="Measure retrieval and answers of a RAG system.",
+    examples=(
+        "trainshed evaluate outputs/demo --data questions.jsonl",
+        "trainshed evaluate outputs/after --against outputs/before --data corpus/ --split test --by-kind",
+        "trainshed evaluate --run after.trec --against before.trec --qrels qrels.txt -o report.json",
+        "trainshed evaluate --beir scifact --split test --run bm25.trec -m ndcg@10 -m recall@100",
+    ),
+)
 @click.argument("output_dir", required=False, type=_FILE)
 @click.option("--run", "run_file", type=_FILE, help="TREC run: query Q0 document rank score tag.")
 @click.option("--qrels", type=_FILE, help="Judgements: TREC (query 0 document grade) or a BEIR table.")

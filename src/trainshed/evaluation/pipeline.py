@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trainshed.data.jsonl import json_type, read_jsonl
-from trainshed.errors import ConfigError, DataError
+from trainshed.errors import ConfigError, DataError, StoreError
 from trainshed.evaluation.judging import from_results
 from trainshed.evaluation.ranking import check_cutoff, score_rankings
 from trainshed.progress import say, track
+from trainshed.rag.stores.base import KnowledgeStore
 
 _LAYOUT = '{"query": "...", "relevant_docs": ["doc-1"]}'
 # passages looked at for one document, when the file names documents and the index holds passages
@@ -120,7 +121,7 @@ def _search_all(indexer: Any, queries: list[str], top_k: int) -> list[list[Hit]]
         results = indexer.batch_retrieve(queries, top_k)
     elif callable(getattr(indexer, "retrieve", None)):
         results = [indexer.retrieve(query, top_k) for query in track(queries, "search")]
-    elif callable(getattr(indexer, "search", None)) and not hasattr(indexer, "replace_embeddings"):
+    elif callable(getattr(indexer, "search", None)) and not isinstance(indexer, KnowledgeStore):
         results = [indexer.search(query, top_k) for query in track(queries, "search")]
     else:
         raise ConfigError(
@@ -131,6 +132,8 @@ def _search_all(indexer: Any, queries: list[str], top_k: int) -> list[list[Hit]]
 
 
 def _search_store(retriever: Any, store: Any, queries: list[str], top_k: int) -> list[list[Hit]]:
+    if len(store) == 0:
+        raise StoreError("the knowledge store is empty", fix="add passages first")
     vectors = retriever.encode_queries(queries, batch_size=64, progress="encode queries")
     result = store.search(vectors, min(top_k, len(store)), texts=queries)
     return [[_hit(passage) for passage in store.get(ids)] for ids in result.ids]

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from trainshed.data.examples import RagExample
-from trainshed.errors import ConfigError, DataError
+from trainshed.errors import ConfigError, DataError, StoreError
 from trainshed.evaluation.judging import Qrels, Run, from_results, judge, pool_documents
 from trainshed.evaluation.ranking import (
     check_cutoff,
@@ -84,6 +84,8 @@ def evaluate_retrieval(
     ------
     DataError
         There is no example, no question has a relevant passage, or none of these is in the store.
+    StoreError
+        The store is empty.
     UnknownNameError
         A metric is not known.
     """
@@ -92,6 +94,8 @@ def evaluate_retrieval(
         raise ConfigError(f"unknown level {level!r}", fix=" or ".join(LEVELS))
     if not examples:
         raise DataError("there is no example to evaluate on", fix="a split with at least one question")
+    if len(store) == 0:
+        raise StoreError("the knowledge store is empty", fix="add the passages that the examples are about")
     cutoffs = sorted({check_cutoff(k) for k in top_k_values})
     names = default_metrics(cutoffs) if metrics is None else [metric_name(name) for name in metrics]
     depth = max([*cutoffs, *(parse_metric(name)[1] or 1 for name in names)])
