@@ -20,8 +20,9 @@ import click
 
 from trainshed.cli.examples import ExampleCommand
 from trainshed.cli.plugins import import_plugins
+from trainshed.config.interpolation import fill_environment
 from trainshed.config.resolved import RunConfig
-from trainshed.errors import RunError, TrainshedError
+from trainshed.errors import ConfigError, RunError, TrainshedError
 from trainshed.plan.directory import RunDirectory, utc_now
 from trainshed.plan.interrupts import StopRequest
 from trainshed.progress import say
@@ -124,10 +125,21 @@ def _upstream(directory: RunDirectory, entry: dict[str, Any]) -> tuple[dict[str,
     return inputs, digests
 
 
+def _variable(name: str, written: str) -> str:
+    """Return the value of an environment variable as the configuration writes it."""
+    try:
+        # a secret that ${env:NAME} stands for is taken as it is, whatever `$` it holds
+        return fill_environment(os.path.expandvars(written), os.environ)
+    except KeyError as error:
+        raise ConfigError(
+            f"the environment variable {error.args[0]} is not set", where=f"environment.{name}"
+        ) from None
+
+
 @contextlib.contextmanager
 def _machine(config: dict[str, Any]) -> Iterator[None]:
     """Set threads and environment variables while the block runs."""
-    changes = {name: os.path.expandvars(value) for name, value in config["environment"].items()}
+    changes = {name: _variable(name, value) for name, value in config["environment"].items()}
     threads = config["execution"]["threads"]
     if threads is not None:
         changes |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
