@@ -39,7 +39,7 @@ _ANSWER_METRICS = ("exact_match", "f1", "rouge_l", "answer_nll", "citation_preci
     "--against", type=_FILE, help="Run, or directory of a system, to compare with question by question."
 )
 @click.option("--data", help="Questions: a file, a directory, a hub name, or 'builtin'.")
-@click.option("--split", default="test", show_default=True, help="Split of --beir or --data.")
+@click.option("--split", help="Split of --beir or --data: by default test, or the whole of a single file.")
 @click.option("--metric", "-m", "metrics", multiple=True, help="Metric such as ndcg@10; may be repeated.")
 @click.option("--top-k", "-k", default="1,5,10", show_default=True, help="Cut-offs, separated by commas.")
 @click.option("--generation/--no-generation", default=True, show_default=True, help="Score answers too.")
@@ -104,7 +104,11 @@ def _score_runs(
     cutoffs = _cutoffs(options["top_k"])
     metrics = [metric_name(name) for name in options["metrics"]]
     source = options["beir"] or options["qrels"]
-    qrels = read_beir_qrels(source, split=options["split"]) if options["beir"] else read_any_qrels(source)
+    qrels = (
+        read_beir_qrels(source, split=options["split"] or "test")
+        if options["beir"]
+        else read_any_qrels(source)
+    )
     columns: dict[str, list[Scores]] = {}
     for name, path in _named(options["against"], options["run_file"]).items():
         wanted = metrics or default_metrics(cutoffs)
@@ -120,7 +124,8 @@ def _score_systems(
     from trainshed.evaluation.system import evaluate_system, load_system
 
     cutoffs = _cutoffs(options["top_k"])
-    examples = load_examples(options["data"], split=options["split"])
+    split = options["split"] or (None if Path(options["data"]).is_file() else "test")
+    examples = load_examples(options["data"], split=split)
     columns: dict[str, list[Scores]] = {}
     for name, directory in _named(options["against"], path).items():
         scored = evaluate_system(
@@ -137,7 +142,7 @@ def _score_systems(
     shown = list(options["metrics"]) or [
         metric for metric in (*headline_metrics(cutoffs), *_ANSWER_METRICS) if metric in there
     ]
-    return f"{options['data']}, {options['split']}", columns, shown
+    return f"{options['data']}, {split}" if split else str(options["data"]), columns, shown
 
 
 def _named(against: Path | None, path: Path) -> dict[str, Path]:

@@ -58,12 +58,11 @@ def load_system(path: Path) -> "RAGSystem":
     DataError
         There is no such directory.
     """
+    if not path.is_dir():
+        fix = "the directory of a trained system"
+        raise DataError("the directory does not exist", where=str(path), fix=fix)
     from trainshed.rag.system import RAGSystem
 
-    if not path.is_dir():
-        raise DataError(
-            "the directory does not exist", where=str(path), fix="the directory of a trained system"
-        )
     outputs = path / "outputs"
     return RAGSystem.load(outputs if outputs.is_dir() else path)
 
@@ -102,8 +101,10 @@ def evaluate_system(
         There is no example, or nothing to score.
     """
     resampling = Resampling(samples=bootstrap_samples, confidence=confidence, seed=seed)
+    if not examples:
+        raise DataError("there is no example to evaluate on", fix="a split with at least one question")
     located = any(example.passage_id is not None for example in examples)
-    if examples and not located and not generation:
+    if not located and not generation:
         raise DataError("no example names its passage, and answers are not to be scored", fix="passage_id")
     retrieval = None
     if located:
@@ -152,5 +153,5 @@ def _answer(
             totals.append(np.asarray(total, dtype=np.float64))
             tokens.append(np.asarray(count, dtype=np.float64))
             shown.advance(len(batch))
-    nll = (np.concatenate(totals), np.concatenate(tokens)) if totals else None
+    nll = (np.concatenate(totals), np.concatenate(tokens))
     return evaluate_generation(texts, examples, nll=nll, citations=cited, resampling=resampling)
