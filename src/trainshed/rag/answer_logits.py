@@ -244,7 +244,6 @@ class AnswerModel:
         layers = DynamicCache(config=self._inner.config).layers
         return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
 
-    @torch.no_grad()
     def _probe(self) -> bool:
         """Return whether this model gives the same logits with and without sharing, on four short rows."""
         vocabulary = int(self._inner.get_input_embeddings().num_embeddings)
@@ -263,7 +262,7 @@ class AnswerModel:
         self.model.eval()
         try:
             # Autocast would keep the weights that it casts here, without gradients, for its whole region.
-            with torch.autocast(self.model.device.type, enabled=False):
+            with torch.no_grad(), torch.autocast(self.model.device.type, enabled=False):
                 plain = self.logits([Row(prompt, index) for index, prompt in enumerate(prompts)], None).logits
                 shared = self.logits(group.batches[0], self.starts(group)).logits
         except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
