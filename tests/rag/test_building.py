@@ -18,7 +18,7 @@ from trainshed.rag.stores.base import KnowledgeStore
 
 
 class LetterEncoder:
-    """Counts letters through a fixed random matrix; the batch shifts the last bits, as padding does in a model."""
+    """Counts letters by a fixed random matrix; the batch shifts the last bits, as padding does in a model."""
 
     name, dimension, normalize = "letters", 16, True
 
@@ -194,6 +194,6 @@ def test_refuses_what_cannot_be_built(tmp_path):
                 .masked_fill(torch.eye(len(texts), 16) > 0, float("nan"))
             )
 
-    with pytest.raises(StoreError, match="(?s)not finite.*passage 'p"):
+    with pytest.raises(StoreError, match=r"(?s)not finite.*passage 'p"):
         build_store(passages_of(9), Broken(), directory=tmp_path / "store", batch_size=4)
     assert not (tmp_path / "store").exists()

@@ -9,7 +9,24 @@ from trainshed.errors import ModelError
 from trainshed.rag.reranking import CrossEncoderReranker
 from trainshed.rag.stores.memory import InMemoryKnowledgeStore
 
-WORDS = "the a cat dog sat on mat ran far away from home house tree sky blue red".split()
+WORDS = [
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "sat",
+    "on",
+    "mat",
+    "from",
+    "home",
+    "far",
+    "away",
+    "house",
+    "tree",
+    "sky",
+    "blue",
+    "red",
+]
 
 
 def save_model(directory, model, config) -> str:

@@ -1,4 +1,4 @@
-"""Qdrant embedded in a directory: the collection is the store; what changes behind a manifest's back is noticed."""
+"""Qdrant embedded in a directory: the collection is the store, and a manifest notices changes."""
 
 import pytest
 import torch

@@ -63,7 +63,7 @@ def check_vectors(
 def unit_rows(vectors: Tensor) -> Tensor:
     """Scale rows [n, d] to length 1; rows that have it to within 1e-6, and zeros, come back bit-identical."""
     norms = vectors.norm(dim=1, keepdim=True)
-    done = ((norms - 1).abs() <= 1e-6) | (norms == 0)
+    done = (norms - 1).abs() <= 1e-6
     if bool(done.all()):
         return vectors
-    return torch.where(done, vectors, vectors / norms.clamp_min(1e-30))
+    return torch.where(done | (norms == 0), vectors, vectors / norms.clamp_min(1e-30))

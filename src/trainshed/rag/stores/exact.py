@@ -73,10 +73,15 @@ def _precision(vectors: VectorMatrix, queries: int, count: int) -> Precision:
 
 
 def _width(k: int, count: int, precision: Precision) -> int:
-    """How many candidates to take: torch's top-k is several times faster while 64 * width <= count."""
+    """How many candidates to take: the coarser the type, the more, or too many queries are searched again.
+
+    torch's top-k is several times faster while 64 * width <= count.
+    """
     if precision == "float32":
         return min(count, k + 4)
-    return min(count, max(k + 8, min(count // 64, (4 if precision == "bfloat16" else 8) * k)))
+    if precision == "bfloat16":
+        return min(count, max(k + k // 2 + 8, min(count // 64, max(4 * k, 32))))
+    return min(count, max(2 * k + 8, min(count // 64, max(8 * k, 64))))
 
 
 def _search_block(
