@@ -97,15 +97,7 @@ def assemble_corpus(
     if _UNDIVIDED in splits:
         splits = _divided(splits[_UNDIVIDED])
     if max_passages is not None and max_passages < len(passages):
-        kept = sorted(passages, key=lambda passage: stable_fraction(f"keep:{seed}:{passage.id}"))[
-            :max_passages
-        ]
-        ids = {passage.id for passage in kept}
-        passages = [passage for passage in passages if passage.id in ids]
-        splits = {
-            name: [example for example in examples if example.passage_id is None or example.passage_id in ids]
-            for name, examples in splits.items()
-        }
+        passages, splits = _kept(passages, splits, max_passages, seed)
     facts = {
         "name": Path(sources.dataset).name if isinstance(sources.dataset, str | Path) else None,
         "documents": sources.documents.name if sources.documents else None,
@@ -115,6 +107,19 @@ def assemble_corpus(
         "max_passages": max_passages,
     }
     return make_corpus(passages, splits, facts)
+
+
+def _kept(
+    passages: Sequence[Passage], splits: Mapping[str, list[RagExample]], count: int, seed: int
+) -> tuple[list[Passage], dict[str, list[RagExample]]]:
+    """Keep so many passages, and the questions that are about them or about none."""
+    ids = [passage.id for passage in passages]
+    kept = set(sorted(ids, key=lambda name: stable_fraction(f"keep:{seed}:{name}"))[:count])
+    questions = {
+        name: [example for example in examples if example.passage_id is None or example.passage_id in kept]
+        for name, examples in splits.items()
+    }
+    return [passage for passage in passages if passage.id in kept], questions
 
 
 def _is_table(path: Path) -> bool:

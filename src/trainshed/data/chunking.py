@@ -61,17 +61,7 @@ def chunk_documents(
         When the numbers make no sense, the tokenizer is not a fast one, or a character alone is longer
         than ``max_tokens``.
     """
-    if not 0 <= overlap_tokens < max_tokens:
-        raise DataError(
-            f"an overlap of {overlap_tokens} tokens does not fit passages of {max_tokens}",
-            where="data.chunk_overlap, data.chunk_tokens",
-            fix="an overlap from 0 to less than the tokens of a passage",
-        )
-    if not getattr(tokenizer, "is_fast", False):
-        raise DataError(
-            f"{type(tokenizer).__name__} does not say which characters a token covers",
-            fix="a fast tokenizer, such as transformers.AutoTokenizer returns",
-        )
+    _check_request(tokenizer, max_tokens, overlap_tokens)
     for document in documents:
         spans = _spans(document, tokenizer, max_tokens, overlap_tokens)
         for number, (start, end) in enumerate(spans):
@@ -85,6 +75,20 @@ def chunk_documents(
                 end=end,
                 source=document.source,
             )
+
+
+def _check_request(tokenizer: Any, max_tokens: int, overlap_tokens: int) -> None:
+    if not 0 <= overlap_tokens < max_tokens:
+        raise DataError(
+            f"an overlap of {overlap_tokens} tokens does not fit passages of {max_tokens}",
+            where="data.chunk_overlap, data.chunk_tokens",
+            fix="an overlap from 0 to less than the tokens of a passage",
+        )
+    if not getattr(tokenizer, "is_fast", False):
+        raise DataError(
+            f"{type(tokenizer).__name__} does not say which characters a token covers",
+            fix="a fast tokenizer, such as transformers.AutoTokenizer returns",
+        )
 
 
 def _spans(document: Document, tokenizer: Any, limit: int, overlap: int) -> Iterator[tuple[int, int]]:

@@ -104,9 +104,15 @@ def load_examples(
         columns = {}
     if isinstance(source, list | tuple) and source and all(isinstance(item, RagExample) for item in source):
         return list(source[:limit])
+    return _checked_examples(islice(open_rows(source, split=split, name=name), limit), columns)
+
+
+def _checked_examples(
+    rows: Iterable[tuple[str, Mapping[str, Any]]], columns: Mapping[str, str]
+) -> list[RagExample]:
     examples: list[RagExample] = []
     places: dict[str, str] = {}
-    for number, (where, row) in enumerate(islice(open_rows(source, split=split, name=name), limit), start=1):
+    for number, (where, row) in enumerate(rows, start=1):
         example = _example(row, columns, where=where, number=number)
         if example.id in places:
             raise DataError(
