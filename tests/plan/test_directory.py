@@ -110,7 +110,7 @@ def test_done_is_taken_back_before_outputs_are_removed(directory, monkeypatch):
     assert directory.state() == "interrupted"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     files=st.dictionaries(
         st.sampled_from(["a.bin", "model/b.bin", "model/c.txt"]), st.binary(max_size=40), min_size=1
