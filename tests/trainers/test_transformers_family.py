@@ -179,7 +179,7 @@ def test_resumed_with_accumulation_best_model_and_metrics(tmp_path):
         "warmup_steps": 2,
     }
     outcomes = []
-    for kill in (None, 3, 9, 15):
+    for kill in (None, 3, 13):
         path = tmp_path / str(kill)
         log = path / "metrics.jsonl"
         if kill:
@@ -199,7 +199,7 @@ def test_resumed_with_accumulation_best_model_and_metrics(tmp_path):
     best = outcomes[0][0].metrics["eval/best"]
     losses = [row["eval/loss"] for row in outcomes[0][0].history if "eval/loss" in row]
     assert best == min(losses)
-    assert outcomes[1] == outcomes[2] == outcomes[3] == outcomes[0]
+    assert outcomes[1] == outcomes[2] == outcomes[0]
     assert trainer.evaluate()["eval/loss"] == best
     assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
 

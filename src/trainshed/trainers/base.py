@@ -10,17 +10,36 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 
+from trainshed.config.resolved import RunConfig
 from trainshed.errors import NotAvailableError
+from trainshed.plan.directory import RunDirectory
 from trainshed.plan.interrupts import StopRequest
 from trainshed.plan.metrics import MetricsLog
 
-if TYPE_CHECKING:
-    from trainshed.stages.context import StageContext
+
+class RunContext(Protocol):
+    """What a run gives to a trainer; the stages' own context is one."""
+
+    @property
+    def directory(self) -> RunDirectory:
+        """Where everything about the run lies."""
+
+    @property
+    def config(self) -> RunConfig:
+        """The resolved configuration."""
+
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """For each upstream stage, by its name, its outputs."""
+
+    @property
+    def stop(self) -> StopRequest:
+        """Tells that a signal came."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +99,7 @@ class TrainerSettings:
     on_step: Callable[[int, int], None] | None = None
 
     @classmethod
-    def from_context(cls, context: "StageContext") -> Self:
+    def from_context(cls, context: RunContext) -> Self:
         """Return the settings of a run."""
         execution = context.config.execution
         return cls(
@@ -113,7 +132,7 @@ class Trainer(ABC):
 
     @classmethod
     @abstractmethod
-    def from_run(cls, context: "StageContext") -> Self:
+    def from_run(cls, context: RunContext) -> Self:
         """Make the trainer that a run's configuration describes."""
 
     def set_seed(self, seed: int) -> None:

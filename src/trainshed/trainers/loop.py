@@ -150,7 +150,8 @@ class Loop(transformers.Trainer):
     def _over_processes(self, value: float) -> float:
         if self.args.world_size <= 1:
             return value
-        return float(self.accelerator.reduce(torch.tensor(value, device=self.args.device), "mean"))
+        number = torch.tensor(value, dtype=torch.float64, device=self.args.device)
+        return float(self.accelerator.reduce(number, "mean"))
 
     def mean_loss(self) -> float:
         """Return the mean training loss over all steps, those before an interruption included."""
@@ -273,8 +274,9 @@ class Loop(transformers.Trainer):
             self._save_optimizer_and_scheduler(str(path))
             self._save_scaler(str(path))
             self._save_rng_state(str(path))
+        sums = {name: self._over_processes(self.sums[name]) for name in ("loss", "window")}
         if self.args.should_save:
-            write_json(path / _SUMS, {**self.sums, "measured": self.owner.measured()})
+            write_json(path / _SUMS, {**self.sums, **sums, "measured": self.owner.measured()})
             stateful = [*self.callback_handler.callbacks, self.control]
             states: dict[str, Any] = {}
             for callback in stateful:
