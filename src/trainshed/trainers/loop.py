@@ -118,13 +118,23 @@ class Loop(transformers.Trainer):
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Do one micro-batch, and stop the training when its loss is not a finite number."""
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        loss = self._own_backward(model, inputs, num_items_in_batch)
+        if loss is None:
+            loss = super().training_step(model, inputs, num_items_in_batch)
         value = loss.item()
         if not math.isfinite(value):
             raise checkpoints.not_finite("loss", value, self.state.global_step + 1, self._kept())
         self.sums["loss"] += value
         self.sums["window"] += value
         return loss
+
+    def _own_backward(self, model: nn.Module, inputs: Any, total: Any) -> Tensor | None:
+        """Let the trainer add the gradients itself; None when it leaves that to the library."""
+        model.train()
+        denominator = float(total) / self.args.world_size
+        return self.owner.backward(
+            model, self._prepare_inputs(inputs), denominator, backward=self.accelerator.backward
+        )
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Return the gradient's norm, and stop before the weights change when it is not a finite number."""

@@ -8,7 +8,7 @@ trackers come from here. Left out: the loop itself (see `loop`).
 import contextlib
 import tempfile
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -104,6 +104,31 @@ class TransformersTrainer(Trainer):
     def loss_weight(self, batch: dict[str, Any]) -> float:
         """Return the sum of the weights in `loss_sum`; the loss of a step is the quotient of their sums."""
         return 1.0
+
+    def backward(
+        self,
+        model: nn.Module,
+        batch: dict[str, Any],
+        denominator: float,
+        backward: Callable[[Tensor], object],
+    ) -> Tensor | None:
+        """Add the gradient of ``loss_sum / denominator`` to the parameters, where that can be done in parts.
+
+        Parameters
+        ----------
+        model, batch
+            As for `loss_sum`.
+        denominator
+            What the sum is divided by.
+        backward
+            To call with each part of the loss.
+
+        Returns
+        -------
+        Tensor | None
+            The loss without its graph; None (the default) leaves it to the loop.
+        """
+        return None
 
     def lengths(self, data: Sequence[Any]) -> Sequence[int] | None:
         """Return the length of each example, to batch similar ones; None mixes freely."""

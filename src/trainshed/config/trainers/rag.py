@@ -4,6 +4,8 @@ from typing import ClassVar, Literal
 
 from trainshed.config.parameters import TrainerParameters
 from trainshed.config.schema import Count
+from trainshed.config.trainers.lsr import LSRParameters
+from trainshed.config.trainers.ralt import RALTParameters
 
 
 class RAGParameters(TrainerParameters):
@@ -13,5 +15,9 @@ class RAGParameters(TrainerParameters):
 
     mode: Literal["retriever", "generator", "both"] = "retriever"
     """Part that learns; `both` trains one after the other in turns."""
+    lsr: LSRParameters = LSRParameters()
+    """Parameters of the retriever's training."""
+    ralt: RALTParameters = RALTParameters()
+    """Parameters of the generator's training."""
     cycles: Count = 1
     """With `both`, how often retriever and generator take their turn."""

@@ -1,0 +1,125 @@
+"""What the RAG trainers have in common: their datasets, and the parts that a run's configuration names.
+
+Left out: the losses and loops (`lsr`, `ralt`).
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from trainshed.config.schema import DataSection, ModelSection, RagSection
+from trainshed.data.examples import RagExample, load_examples
+from trainshed.data.passages import read_passages
+from trainshed.data.rows import known_splits
+from trainshed.errors import ConfigError
+from trainshed.models.precision import resolve_dtype
+from trainshed.models.sections import load_section
+from trainshed.rag.building import build_store
+from trainshed.rag.generator import Generator, saved_template
+from trainshed.rag.prompts import PromptTemplate
+from trainshed.rag.reranking import CrossEncoderReranker
+from trainshed.rag.retriever import Retriever
+from trainshed.rag.stores.base import KnowledgeStore
+from trainshed.rag.system import RAGConfig, RAGSystem
+
+if TYPE_CHECKING:
+    from trainshed.config.resolved import RunConfig
+
+
+def as_examples(dataset: Any) -> list[RagExample]:
+    """Return examples from what a user gives: examples, rows, a `datasets.Dataset`, or where they lie."""
+    if isinstance(dataset, Sequence) and not isinstance(dataset, str):
+        rows = list(dataset)
+        if rows and all(isinstance(row, RagExample) for row in rows):
+            return rows
+    return load_examples(dataset)
+
+
+def read_split(data: DataSection, split: str, *, limit: int | None) -> list[RagExample] | None:
+    """Return the examples of one split, or None when the dataset has no such split.
+
+    Parameters
+    ----------
+    data
+        Names the dataset and its columns.
+    split
+        Its name in the dataset.
+    limit
+        The first so many; all when None.
+    """
+    if data.dataset_name is None:
+        raise ConfigError(
+            "no dataset is named", where="data.dataset_name", fix="a .jsonl file, a directory or `builtin`"
+        )
+    if split != data.train_split:
+        splits = known_splits(data.dataset_name, name=data.dataset_config)
+        if splits and split not in splits:
+            return None
+    return load_examples(data.dataset_name, split=split, columns=data.columns, limit=limit)
+
+
+def make_template(rag: RagSection, saved: PromptTemplate | None = None) -> PromptTemplate | None:
+    """Return the template that a configuration names, else the one that was saved with the generator."""
+    if rag.prompt is None:
+        return saved
+    return PromptTemplate(rag.prompt, no_context=rag.no_context_prompt)
+
+
+def make_generator(model: ModelSection, rag: RagSection, *, device: str, seed: int) -> Generator:
+    """Load the generator that a configuration names."""
+    loaded, tokenizer = load_section(model, device=device, seed=seed)
+    return Generator(
+        loaded,
+        tokenizer,
+        template=make_template(rag, saved_template(model.model_name_or_path)),
+        max_length=rag.max_length,
+        dtype=model.dtype,
+    )
+
+
+def make_retriever(rag: RagSection, *, device: str) -> Retriever:
+    """Load the retriever that a configuration names."""
+    return Retriever.from_names(rag.retriever, rag.query_encoder, device=device)
+
+
+def make_store(config: "RunConfig", retriever: Retriever) -> KnowledgeStore:
+    """Load the store that a configuration names, or build one in memory from its passages."""
+    rag, data = config.rag, config.data
+    if rag.knowledge_store is not None:
+        return KnowledgeStore.load(rag.knowledge_store, embedder_hash=retriever.passage_hash())
+    if data.documents is None:
+        raise ConfigError(
+            "there is no knowledge store and nothing to build one from",
+            where="rag.knowledge_store",
+            fix="a saved store, or data.documents with passages",
+        )
+    return build_store(
+        read_passages(data.documents),
+        retriever,
+        store=rag.store,
+        batch_size=rag.embed_batch_size,
+        dtype=resolve_dtype(rag.embed_dtype, retriever.passage_encoder.device),
+    )
+
+
+def make_rag_config(rag: RagSection, seed: int) -> RAGConfig:
+    """Return how a system retrieves and answers, as a configuration says."""
+    return RAGConfig(
+        top_k=rag.top_k,
+        combine=rag.combine,
+        retrieval_temperature=rag.retrieval_temperature,
+        max_new_tokens=rag.max_new_tokens,
+        seed=seed,
+    )
+
+
+def make_system(config: "RunConfig") -> RAGSystem:
+    """Make the RAG system that a configuration describes."""
+    device, seed = config.execution.device, config.execution.seed
+    retriever = make_retriever(config.rag, device=device)
+    return RAGSystem(
+        generator=make_generator(config.model, config.rag, device=device, seed=seed),
+        retriever=retriever,
+        knowledge_store=make_store(config, retriever),
+        rag_config=make_rag_config(config.rag, seed),
+        reranker=None if config.rag.reranker is None else CrossEncoderReranker(config.rag.reranker),
+    )
