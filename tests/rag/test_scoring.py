@@ -152,7 +152,8 @@ def test_shared_starts_are_computed_once(llama, tokenizer):
         scorer = AnswerScorer(llama, tokenizer, PromptTemplate(text), max_length=512, tokens_per_batch=1)
         scorer._answers.shares_starts()
         seen.clear()
-        scorer.score(["Which of the functions in the os module joins paths?"], [["one", "two", "six"]], ["a"])
+        passages = ["one", "two", "six", "ten", "key", "sort"]
+        scorer.score(["Which function of the os module joins names?" * 3], [passages], ["a"])
         handle.remove()
         return sum(seen)
 
