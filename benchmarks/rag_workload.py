@@ -115,7 +115,7 @@ def make_generator(directory: Path) -> Path:
 
 
 def make_embeddings(directory: Path, encode: Callable[[], Any]) -> Any:
-    """Return the passages' embeddings, encoded on the first call, so that trainings need not wait for them."""
+    """Return the passages' embeddings, encoded on the first call and kept for later processes."""
     from safetensors.torch import load_file, save_file
 
     path = directory / "embeddings.safetensors"
