@@ -4,11 +4,11 @@
     python benchmarks/rag.py --fedrag-python VENV/bin/python --fedrag-source FEDRAG/src -o rag.json
 
 Parts: building a store of 2,000 passages; retrieving for 64 questions; searching 2,000 and 100,000 vectors
-for 64 queries (ours in one call, FedRAG's one at a time, as it offers no other way); an epoch of LSR (64 questions,
-8 passages each, 4 questions a step: with no score known, later epochs, and in bfloat16); and an epoch of RALT.
-Each part runs in a process of its own, ours and FedRAG's by turns, on one thread and on all. Compare CPU
-seconds where the machine is shared. Both sides read the same prompts; FedRAG's LSR moves no weight, ours trains
-the question encoder.
+for 64 queries (ours in one call, FedRAG's one at a time, as it offers no other way); an epoch of LSR (64
+questions, 8 passages each, 4 questions a step: with no score known, later epochs, and in bfloat16); and an
+epoch of RALT. Each part runs in a process of its own, ours and FedRAG's by turns, on one thread and on all.
+Compare CPU seconds where the machine is shared. Both sides read the same prompts; FedRAG's LSR moves no
+weight, ours trains the question encoder.
 
 Left out: quality (see the lab book).
 """
