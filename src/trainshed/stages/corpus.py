@@ -1,8 +1,9 @@
 """The stage that prepares a corpus: passages to retrieve and questions in splits.
 
 ``outputs/`` then holds ``passages.jsonl``, ``train.jsonl``, ``validation.jsonl``, ``test.jsonl`` and
-``manifest.json``, as `data.corpus.write_corpus` writes them. Without a dataset or documents of one's own it
-is the built-in corpus. Left out: embedding the passages (stage ``index``).
+``manifest.json``, as `data.corpus.write_corpus` writes them, and ``pretraining/`` with text for a generator.
+Without a dataset or documents of one's own it is the built-in corpus. Left out: embedding the passages (stage
+``index``).
 """
 
 from pathlib import Path
@@ -12,10 +13,14 @@ from trainshed.data.assembling import Sources, assemble_corpus
 from trainshed.data.builtin import build_corpus
 from trainshed.data.corpus import Corpus, read_corpus, write_corpus
 from trainshed.data.examples import PASSAGES_FILE, is_corpus
+from trainshed.data.exercises import pretraining_rows
+from trainshed.data.jsonl import write_jsonl
 from trainshed.errors import ConfigError
 from trainshed.models.encoders import load_encoder
 from trainshed.progress import say
 from trainshed.stages.context import StageContext, StageResult
+
+_PRETRAINING_HELD_OUT = 50
 
 
 def run(context: StageContext) -> StageResult:
@@ -28,6 +33,7 @@ def run(context: StageContext) -> StageResult:
     """
     corpus = _make(context)
     write_corpus(corpus, context.directory.outputs)
+    _write_pretraining(corpus, context)
     metrics = {"corpus/passages": float(len(corpus.passages))}
     metrics |= {f"corpus/{name}_questions": float(len(rows)) for name, rows in corpus.splits.items()}
     counts = ", ".join(f"{len(rows)} {name}" for name, rows in corpus.splits.items())
@@ -36,6 +42,16 @@ def run(context: StageContext) -> StageResult:
         + (f", questions: {counts}" if counts else ", no questions")
     )
     return StageResult(metrics=metrics)
+
+
+def _write_pretraining(corpus: Corpus, context: StageContext) -> None:
+    """Write text to pre-train a small generator on, made of passages alone; one in fifty is held out."""
+    rows = pretraining_rows(corpus.passages, seed=context.config.execution.seed)
+    held_out = len(rows) // _PRETRAINING_HELD_OUT
+    place = context.directory.outputs / "pretraining"
+    write_jsonl(place / "train.jsonl", rows[held_out:])
+    if held_out:
+        write_jsonl(place / "validation.jsonl", rows[:held_out])
 
 
 def _make(context: StageContext) -> Corpus:

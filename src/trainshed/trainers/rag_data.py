@@ -72,7 +72,7 @@ def make_generator(model: ModelSection, rag: RagSection, *, device: str, seed: i
         tokenizer,
         template=make_template(rag, saved_template(model.model_name_or_path)),
         max_length=rag.max_length,
-        dtype=model.dtype,
+        dtype=rag.generator_dtype,
     )
 
 

@@ -50,7 +50,7 @@ class HybridKnowledgeStore(KnowledgeStore):
         *,
         dense: KnowledgeStore | str = "memory",
         dense_options: Mapping[str, Any] | None = None,
-        rrf_k: int = 60,
+        rrf_k: float = 60.0,
         depth: int = 100,
         **common: Any,
     ) -> None:
@@ -164,7 +164,7 @@ class HybridKnowledgeStore(KnowledgeStore):
         self._words = WordIndex.load(directory / WORDS, manifest.count)
 
 
-def fuse(lists: Sequence[Sequence[int]], rrf_k: int = 60) -> list[tuple[int, float]]:
+def fuse(lists: Sequence[Sequence[int]], rrf_k: float = 60.0) -> list[tuple[int, float]]:
     """Join ranked lists of rows by reciprocal rank fusion.
 
     Parameters

@@ -1,0 +1,76 @@
+"""The stage that builds a knowledge store: it embeds passages with the retriever's passage encoder.
+
+``outputs/`` then holds ``knowledge_store/`` and ``retriever/``, which belong together. A killed build goes on
+with the passages that are not embedded yet. Left out: cutting documents into passages (stage ``corpus``).
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from trainshed.data.builtin import build_corpus
+from trainshed.data.examples import PASSAGES_FILE, is_corpus
+from trainshed.data.passages import Passage, read_passages
+from trainshed.errors import ConfigError
+from trainshed.models.precision import resolve_dtype
+from trainshed.progress import say
+from trainshed.rag.building import build_store
+from trainshed.rag.retriever import Retriever
+from trainshed.stages.context import StageContext, StageResult
+
+
+def run(context: StageContext) -> StageResult:
+    """Build the store that ``rag`` describes over the passages that ``data`` names.
+
+    Returns
+    -------
+    StageResult
+        ``index/passages``, ``index/dimension``, ``index/truncated`` (passages longer than the encoder reads)
+        and, for an approximate index, ``index/recall`` against exact search.
+    """
+    rag = context.config.rag
+    passages = _passages(context)
+    retriever = Retriever.from_names(rag.retriever, rag.query_encoder, device=context.config.execution.device)
+    truncated = retriever.passage_encoder.truncated([passage.text for passage in passages])
+    if truncated:
+        limit = retriever.passage_encoder.max_length
+        say(f"index: {truncated} of {len(passages)} passages are longer than {limit} tokens and are cut")
+    kind = rag.store
+    options: dict[str, Any] = {} if rag.store_url is None else {"url": rag.store_url}
+    if rag.hybrid:
+        kind, options = "hybrid", {"dense": rag.store, "dense_options": options, "rrf_k": rag.rrf_k}
+    place = context.directory.checkpoints / "knowledge_store"
+    store = build_store(
+        passages,
+        retriever,
+        store=kind,
+        directory=place,
+        batch_size=rag.embed_batch_size,
+        dtype=resolve_dtype(rag.embed_dtype, retriever.passage_encoder.device),
+        options=options,
+    )
+    store.save(context.directory.outputs / "knowledge_store")
+    retriever.save(context.directory.outputs / "retriever")
+    shutil.rmtree(place)
+    manifest = store.manifest
+    say(f"index: {len(store)} passages, {manifest.index_type}, {manifest.dimension} dimensions")
+    metrics = {"index/passages": float(len(store)), "index/dimension": float(manifest.dimension)}
+    metrics["index/truncated"] = float(truncated)
+    if manifest.recall is not None:
+        metrics["index/recall"] = manifest.recall
+    return StageResult(metrics=metrics)
+
+
+def _passages(context: StageContext) -> list[Passage]:
+    data = context.config.data
+    if data.documents is not None:
+        return read_passages(Path(data.documents))[: data.max_passages]
+    if data.dataset_name == "builtin":
+        return build_corpus(max_passages=data.max_passages, seed=context.config.execution.seed).passages
+    if data.dataset_name is not None and is_corpus(Path(data.dataset_name)):
+        return read_passages(Path(data.dataset_name) / PASSAGES_FILE)[: data.max_passages]
+    raise ConfigError(
+        "there are no passages to build a knowledge store from",
+        where="data.documents",
+        fix="a .jsonl file of passages, or data.dataset_name: ${stages.NAME} of a stage `corpus`",
+    )
