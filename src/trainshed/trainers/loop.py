@@ -129,11 +129,15 @@ class Loop(transformers.Trainer):
         return loss
 
     def _own_backward(self, model: nn.Module, inputs: Any, total: Any) -> Tensor | None:
-        """Let the trainer add the gradients itself; None when it leaves that to the library."""
+        """Let the trainer add the gradients itself; None when it leaves that to the library.
+
+        With several processes it is left to the library, which sums gradients once for each backward pass.
+        """
+        if self.args.world_size > 1:
+            return None
         model.train()
-        denominator = float(total) / self.args.world_size
         return self.owner.backward(
-            model, self._prepare_inputs(inputs), denominator, backward=self.accelerator.backward
+            model, self._prepare_inputs(inputs), float(total), backward=self.accelerator.backward
         )
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:

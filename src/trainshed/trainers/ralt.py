@@ -40,6 +40,7 @@ class HuggingFaceTrainerForRALT(RAGPartTrainer):
         super().__init__(*args, **kwargs)
         self._instances: list[Any] | None = None
         self._held_out: list[Any] | None = None
+        self._answering: AnswerModel | None = None
 
     @property
     def module(self) -> nn.Module:
@@ -79,7 +80,7 @@ class HuggingFaceTrainerForRALT(RAGPartTrainer):
         if "instances" not in batch:
             positions = batch.get("position_ids")
             return weighted_token_loss(model, batch["input_ids"], batch["weights"], position_ids=positions)
-        return ralt_loss(AnswerModel(model), batch["instances"], denominator=1.0)
+        return ralt_loss(self._answers_of(model), batch["instances"], denominator=1.0)
 
     def loss_weight(self, batch: dict[str, Any]) -> float:
         """Return the weighted number of answer tokens."""
@@ -98,8 +99,14 @@ class HuggingFaceTrainerForRALT(RAGPartTrainer):
         if "instances" not in batch:
             return None
         return ralt_backward(
-            AnswerModel(model), batch["instances"], denominator=denominator, backward=backward
+            self._answers_of(model), batch["instances"], denominator=denominator, backward=backward
         )
+
+    def _answers_of(self, model: nn.Module) -> AnswerModel:
+        """Return the model as one that is asked for answers; made once, since it tries out what it can do."""
+        if self._answering is None or self._answering.model is not model:
+            self._answering = AnswerModel(model)
+        return self._answering
 
     def save(self, path: str | Path) -> None:
         """Write the generator: weights (or adapters), tokenizer and prompt, in the Hugging Face layout."""

@@ -35,14 +35,14 @@ class LSRParameters(TrainerParameters):
     gate: bool = True
     """Learn only from questions on which the generator shows that, and which, passage helps."""
     gate_margin: float = 4.0
-    """How much more likely, in nats, the best passage must make the answer for a weight of one half."""
+    """How much more likely, in nats, the best passage must make the answer before a question counts."""
     gate_scale: Annotated[float, Field(gt=0)] = 8.0
-    """How softly, in nats, the weight rises around the margin."""
+    """How much more beyond the margin, in nats, makes a question count fully."""
     gate_min_mass: Share = 0.5
     """Smallest share of the target distribution that the best passage must hold."""
     gold_in_candidates: bool = False
     """Put the passage that a question is marked with among its candidates."""
     score_cache: bool = Field(default=True, json_schema_extra=SETTING)
     """Keep the generator's scores, so that a later epoch need not compute them again."""
-    scoring_tokens_per_batch: Count = Field(default=8192, json_schema_extra=SETTING)
-    """Tokens that the generator scores at once."""
+    scoring_tokens_per_batch: Count | None = Field(default=None, json_schema_extra=SETTING)
+    """Tokens that the generator scores at once; what the device likes when not set."""
