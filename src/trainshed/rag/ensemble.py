@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
+from trainshed.models.seeds import derive_seed
 from trainshed.rag.answer_logits import AnswerLogits, AnswerModel, Row
 from trainshed.rag.prompts import TokenizedPrompt
 
@@ -31,8 +32,8 @@ class MixOverPassages(LogitsProcessor):
     temperature
         0 leaves the choice to the caller's argmax; above, one draw per question is made (Gumbel-max), the
         same for all its rows.
-    generator
-        Where draws come from.
+    generators
+        Of each question, where its draws come from.
     """
 
     def __init__(
@@ -41,10 +42,10 @@ class MixOverPassages(LogitsProcessor):
         log_weights: Tensor,
         *,
         temperature: float = 0.0,
-        generator: torch.Generator | None = None,
+        generators: Sequence[torch.Generator] = (),
     ) -> None:
         self.owners, self.log_weights = owners, log_weights.float()
-        self.temperature, self.generator = temperature, generator
+        self.temperature, self.generators = temperature, generators
         self.questions = int(owners.max()) + 1
         self.log_likelihood = torch.zeros(len(owners))
         """``[rows]`` log p(y | d, x) of what was generated so far."""
@@ -60,7 +61,9 @@ class MixOverPassages(LogitsProcessor):
         total = torch.zeros_like(top).index_add_(0, self.owners, (joint - top[self.owners]).exp())
         mixture = total.log() + top
         if self.temperature > 0:
-            noise = torch.rand(mixture.shape, generator=self.generator, device=mixture.device)
+            noise = torch.stack(
+                [torch.rand(mixture.shape[1], generator=g, device=g.device) for g in self.generators]
+            ).to(mixture.device)
             mixture = mixture / self.temperature - (-noise.clamp_min(1e-20).log()).log()
         self._log_probs = log_probs
         return mixture[self.owners]
@@ -128,7 +131,8 @@ def generate(
     max_new_tokens
         Longest answer.
     temperature, seed
-        0 takes the likeliest token; above, tokens are drawn from the mixture, seeded.
+        0 takes the likeliest token; above, tokens are drawn from the mixture, seeded for each question by
+        the seed and its prompts, so that what else is asked at once changes nothing.
     on_token
         Called with each token of the first question as it is chosen.
     """
@@ -139,9 +143,11 @@ def generate(
     longest = max(map(len, rows))
     ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
-    generator = torch.Generator(device=device).manual_seed(seed) if temperature > 0 else None
+    drawn = prompts if temperature > 0 else []
+    seeds = [derive_seed(seed, *(str(prompt.prompt_ids) for prompt in question)) for question in drawn]
+    generators = [torch.Generator(device).manual_seed(number) for number in seeds]
     weights = torch.cat([weight.float() for weight in log_weights]).to(device)
-    mix = MixOverPassages(owners, weights, temperature=temperature, generator=generator)
+    mix = MixOverPassages(owners, weights, temperature=temperature, generators=generators)
     listener = _Listener(mix, tokenizer.eos_token_id, on_token)
     training = model.training
     model.eval()

@@ -295,6 +295,7 @@ class AnswerStream(Iterator[str]):
         try:
             found = self._system.batch_retrieve([self._query])
             self._response = self._system._answer([self._query], found, on_token=self._on_token)[0]
+            self._show(self._response.response)
         except BaseException as error:  # noqa: BLE001 - raised in the reader's thread, not lost in this one
             self._error = error
         finally:
@@ -302,9 +303,14 @@ class AnswerStream(Iterator[str]):
 
     def _on_token(self, token: int) -> None:
         self._tokens.append(token)
-        text = str(self._system.generator.tokenizer.decode(self._tokens, skip_special_tokens=True)).lstrip()
+        # space at the end waits for what follows: an answer has none around it
+        text = str(self._system.generator.tokenizer.decode(self._tokens, skip_special_tokens=True)).strip()
         # a character of several tokens shows as a replacement character until its last one
-        if not text.endswith("\ufffd") and len(text) > len(self._shown):
+        if not text.endswith("\ufffd"):
+            self._show(text)
+
+    def _show(self, text: str) -> None:
+        if len(text) > len(self._shown):
             self._pieces.put(text[len(self._shown) :])
             self._shown = text
 
