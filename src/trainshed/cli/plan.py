@@ -16,7 +16,7 @@ from trainshed.plan.status import Decision, decide
     cls=ExampleCommand,
     examples=(
         "trainshed plan rag.yaml",
-        "trainshed plan rag.yaml training.learning_rate=1e-5,3e-5",
+        "trainshed plan rag.yaml 'training.learning_rate=[1e-5, 3e-5]'",
         "trainshed plan rag.yaml --graph > plan.mmd",
     ),
 )
