@@ -33,7 +33,12 @@ class HuggingFaceRAGTrainerManager(Trainer):
     train_dataset
         For the trainers that have none of their own.
     cycles
-        With ``both``, how often each part is trained.
+        With ``both``, how often each part is trained, with its trainer's seed in the first cycle, the next
+        one in the second, and so on.
+    seed
+        Kept for what asks a trainer for its seed; the parts have their own.
+    settings
+        For the trainers that have none of their own, each in a directory of its part's name.
 
     Raises
     ------
@@ -67,6 +72,10 @@ class HuggingFaceRAGTrainerManager(Trainer):
         self.mode = mode
         if train_dataset is not None:
             self._give(train_dataset, only_missing=True)
+        for name, trainer in (("retriever", retriever_trainer), ("generator", generator_trainer)):
+            if trainer is not None and settings is not None and trainer.settings == TrainerSettings():
+                place = settings.directory
+                trainer.settings = replace(settings, directory=None if place is None else place / name)
 
     @property
     def mode(self) -> Mode:
@@ -139,13 +148,14 @@ class HuggingFaceRAGTrainerManager(Trainer):
         for cycle in range(self.cycles):
             for name in ("retriever", "generator"):
                 trainer = self._part(name)
-                before = trainer.settings
-                trainer.settings = self._in_turn(before, cycle, name)
-                trainer.set_seed(self.seed + cycle)
+                settings, seed = trainer.settings, trainer.seed
+                trainer.settings = self._in_turn(settings, cycle, name)
+                trainer.set_seed(seed + cycle)
                 try:
                     results.append((f"cycle{cycle + 1}/{name}", trainer.train()))
                 finally:
-                    trainer.settings = before
+                    trainer.settings = settings
+                    trainer.set_seed(seed)
         return _joined(results)
 
     def evaluate(self) -> dict[str, float]:
