@@ -36,7 +36,7 @@ def test_init_replaces_nothing_unasked(invoke, tmp_path):
     assert "--force" in (caught.value.fix or "")
     assert path.read_text() == "mine\n"
     assert invoke(init, path, "--template", "pretrain", "--force").exit_code == 0
-    assert load_config(path).stages[0].algorithms == ("pretrain",)
+    assert load_config(path).stages[-1].algorithms == ("pretrain",)
 
 
 def test_init_with_an_unknown_template_writes_nothing(invoke, tmp_path):

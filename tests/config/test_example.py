@@ -40,6 +40,18 @@ def test_an_example_shows_every_own_parameter(template):
     assert all(len(line) <= 100 for line in text.splitlines())
 
 
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_every_stage_finds_what_it_reads(runs, template):
+    """Language models read text, trainers of RAG systems and evaluation a store that a stage built."""
+    for run in runs(example(template)):
+        training = run.config.training
+        if training is not None and training.algorithm == "pretrain":
+            assert run.config.data.dataset_name == "${stages.corpus}/pretraining"
+        elif training is not None or run.config.stage == "evaluate":
+            assert run.config.rag.knowledge_store == "${stages.index}/knowledge_store"
+            assert run.config.model.model_name_or_path
+
+
 def test_common_arguments_exist():
     assert set(COMMON_ARGUMENTS) <= set(all_trainer_parameters()["lsr"].known_keys())
 

@@ -50,27 +50,47 @@ _SMALL_MODEL = {
     "vocab_size": 8192,
     "max_length": 512,
 }
-_CORPUS = {"stage": "corpus"}
+_CORPUS = {"stage": "corpus", "data": {"dataset_name": "builtin"}}
+_INDEX = {"stage": "index"}
 _BASE = {
     "execution": {"algorithm": "pretrain"},
+    "data": {"dataset_name": "${stages.corpus}/pretraining"},
     "model": _SMALL_MODEL,
     "training": {"learning_rate": 1e-3, "num_train_epochs": 1.0, "per_device_train_batch_size": 16},
 }
+_STORE = "${stages.index}/knowledge_store"
+_INDEXED = {"retriever": "${stages.index}/retriever", "knowledge_store": _STORE}
 _LSR = {
     "execution": {"algorithm": "lsr"},
     "model": {"model_name_or_path": "${stages.base}"},
+    "rag": _INDEXED,
     "training": {"learning_rate": 5e-5, "num_train_epochs": 1.0, "per_device_train_batch_size": 16},
 }
 _RALT = {
     "execution": {"algorithm": "ralt"},
     "model": {"model_name_or_path": "${stages.base}"},
+    "rag": _INDEXED,
     "training": {"learning_rate": 2e-4, "num_train_epochs": 1.0, "per_device_train_batch_size": 8},
 }
 _RAG = {
     "execution": {"algorithm": "rag"},
     "model": {"model_name_or_path": "${stages.base}"},
+    "rag": _INDEXED,
     "training": {"mode": "both", "learning_rate": 5e-5, "per_device_train_batch_size": 8},
 }
+
+
+def _report(generator: str, retriever: str, **baselines: str) -> dict[str, Any]:
+    return {
+        "stage": "evaluate",
+        "model": {"model_name_or_path": generator},
+        "rag": {"retriever": retriever, "knowledge_store": _STORE},
+        "evaluation": baselines,
+    }
+
+
+_BEFORE = {"baseline_retriever": "${stages.index}/retriever", "baseline_generator": "${stages.base}"}
+_PREPARED: Mapping[str, Mapping[str, Any]] = {"corpus": _CORPUS, "base": _BASE, "index": _INDEX}
 
 
 @dataclass(frozen=True)
@@ -84,19 +104,16 @@ class Template:
     algorithm
         What it is mainly for.
     pipeline
-        Its stages; empty for one run.
-    training
-        Values of ``training`` when it is one run.
+        Its stages.
     """
 
     about: str
     algorithm: str
     pipeline: Mapping[str, Mapping[str, Any]]
-    training: Mapping[str, Any]
 
 
 _OWN_PARTS = (
-    "For your own data set data.dataset_name and data.documents, for your own generator "
+    "For your own data set data.dataset_name and data.documents of stage `corpus`, for your own generator "
     "model.model_name_or_path of stage `{}` (then the stage `base` can go)."
 )
 
@@ -104,29 +121,43 @@ TEMPLATES: Mapping[str, Template] = {
     "rag": Template(
         f"Train a retriever and a generator in turns, on the built-in corpus. {_OWN_PARTS.format('rag')}",
         "rag",
-        {"corpus": _CORPUS, "base": _BASE, "rag": _RAG},
-        {},
+        {
+            **_PREPARED,
+            "rag": _RAG,
+            "report": _report("${stages.rag}/generator", "${stages.rag}/retriever", **_BEFORE),
+        },
     ),
     "lsr": Template(
         "Train a retriever on what helps a generator (LSR), on the built-in corpus. "
         + _OWN_PARTS.format("lsr"),
         "lsr",
-        {"corpus": _CORPUS, "base": _BASE, "lsr": _LSR},
-        {},
+        {
+            **_PREPARED,
+            "lsr": _LSR,
+            "report": _report(
+                "${stages.base}", "${stages.lsr}/retriever", baseline_retriever=_BEFORE["baseline_retriever"]
+            ),
+        },
     ),
     "ralt": Template(
         "Train a generator to answer from retrieved passages (RALT), on the built-in corpus. "
         + _OWN_PARTS.format("ralt"),
         "ralt",
-        {"corpus": _CORPUS, "base": _BASE, "ralt": _RALT},
-        {},
+        {
+            **_PREPARED,
+            "ralt": _RALT,
+            "report": _report(
+                "${stages.ralt}",
+                "${stages.index}/retriever",
+                baseline_generator=_BEFORE["baseline_generator"],
+            ),
+        },
     ),
     "pretrain": Template(
         "Train a small language model from scratch, on the built-in corpus. For your own text set "
-        "data.dataset_name.",
+        "data.dataset_name of stage `pretrain` (then the stage `corpus` can go).",
         "pretrain",
-        {},
-        {"learning_rate": 1e-3, "num_train_epochs": 1.0, "per_device_train_batch_size": 16},
+        {"corpus": _CORPUS, "pretrain": _BASE},
     ),
 }
 
@@ -154,34 +185,27 @@ def example(template: str) -> str:
         "# `${stages.NAME}` is where a stage left its outputs, `${env:NAME}` an environment variable.",
         "",
     ]
-    alone = not chosen.pipeline
     given: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
-    given["data"]["dataset_name"] = "builtin" if alone else "${stages.corpus}"
-    if alone:
-        given["execution"]["algorithm"] = chosen.algorithm
-        given["model"] = dict(_SMALL_MODEL)
+    given["data"]["dataset_name"] = "${stages.corpus}"
     parameters: type[TrainerParameters] = TRAINER_PARAMETERS.get(chosen.algorithm)
+    shared = {"execution", *parameters.reads}
+    if any(entry.get("stage") == "evaluate" for entry in chosen.pipeline.values()):
+        shared.add("evaluation")
     for name in SECTIONS:
-        if name in {"execution", *parameters.reads}:
+        if name in shared:
             lines += [*_section(name, given[name], ""), ""]
-    if alone:
-        lines += [*_training(parameters, chosen.training, ""), ""]
-    lines += ["# Environment variables of the workers.", "environment: {}"]
-    if not alone:
-        lines += ["", "# Stages; the sections of a stage lie over the shared ones above.", "pipeline:"]
-        for stage, entry in chosen.pipeline.items():
-            lines += [f"  {stage}:", *_stage(entry)]
+    lines += ["# Environment variables of the workers.", "environment: {}", ""]
+    lines += ["# Stages; the sections of a stage lie over the shared ones above.", "pipeline:"]
+    for stage, entry in chosen.pipeline.items():
+        lines += [f"  {stage}:", *_stage(entry)]
     return "\n".join(lines) + "\n"
 
 
 def _stage(entry: Mapping[str, Any]) -> Iterator[str]:
-    if entry.get("stage") == "corpus":
-        yield "    stage: corpus"
-        yield "    data:"
-        yield "      dataset_name: builtin"
-        return
     for section, values in entry.items():
-        if section == "training":
+        if section == "stage":
+            yield f"    stage: {values}"
+        elif section == "training":
             parameters = TRAINER_PARAMETERS.get(entry["execution"]["algorithm"])
             yield from _training(parameters, values, "    ")
         else:
@@ -226,4 +250,6 @@ def _text(value: Any) -> str:
     """Return a value as YAML on one line."""
     if isinstance(value, str) and _PLAIN.fullmatch(value):
         return value
+    if isinstance(value, TrainerParameters):
+        return "{}"  # the parameters of another algorithm, all at their defaults
     return json.dumps(value, ensure_ascii=False)
