@@ -1,67 +1,60 @@
-"""Reading exercises: text from which a small language model learns to use what stands before it.
+"""Reading exercises: text from which a small language model learns to answer from what stands before it.
 
-A model that saw running text alone takes long to learn to repeat what a passage says, and without that it can
-neither answer from a passage nor tell which passage helps. Repeated text teaches it within minutes (the
-"induction heads" of arXiv 2209.11895, which form early on repeated sequences). The exercises are made from
-passages alone, without any question or answer of the dataset: a piece of a passage twice, random words twice,
-and a passage followed by its title, which stands in it. Left out: questions and answers.
+A model that saw running text alone can neither answer from a passage nor tell which passage helps. The
+exercises are made from passages alone, without any question or answer of the dataset: a passage, some of its
+words, and its title, which stands in it and is to be read off. Left out: questions and answers.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 
 from trainshed.data.passages import Passage
 
-TITLE_MARK = "\nTitle:"
-#: words of a piece that is repeated
-_PIECE_WORDS = 20
+_WORD = re.compile(r"[A-Za-z]{4,}")
+#: words of the passage that stand in an exercise
+_FEWEST, _MOST = 3, 6
 
 
 def pretraining_rows(
-    passages: Sequence[Passage], *, repeats: int = 1, scrambles: int = 1, titles: int = 2, seed: int = 0
+    passages: Sequence[Passage], *, exercises: int = 4, without: Collection[str] = (), seed: int = 0
 ) -> list[dict[str, str]]:
-    """Return rows to pre-train on: every passage's text, and exercises about it.
+    """Return rows to pre-train on: exercises, or the text alone of a passage that gives none.
 
     Parameters
     ----------
     passages
         What to read.
-    repeats
-        For each passage that is long enough, how many pieces of it are to be repeated.
-    scrambles
-        For each passage, how many sequences of words from anywhere are to be repeated.
-    titles
-        For each passage, how often its title is asked for; only where the title stands in the text.
+    exercises
+        How many each passage gives. It gives none when its title does not stand in its text, or when it has
+        too few words besides.
+    without
+        Ids of passages to leave out, such as those that held-out questions are about.
     seed
         Decides which words are chosen.
 
     Returns
     -------
     list[dict[str, str]]
-        ``{"text": ...}`` and ``{"prompt": ..., "completion": ...}``, mixed.
+        ``{"prompt": ..., "completion": ...}`` and ``{"text": ...}``, mixed.
     """
-    vocabulary = sorted({word for passage in passages for word in passage.text.split()})
     rows: list[dict[str, str]] = []
     for passage in passages:
-        chance = random.Random(f"{seed}:{passage.id}")
-        rows.append({"text": passage.text})
-        rows.extend(_repeated(_pieces(passage, repeats, chance)))
-        rows.extend(_repeated(chance.choices(vocabulary, k=_PIECE_WORDS) for _ in range(scrambles)))
-        if passage.title and passage.title in passage.text:
-            exercise = {"prompt": passage.text + TITLE_MARK, "completion": f" {passage.title}"}
-            rows.extend(dict(exercise) for _ in range(titles))
+        if passage.id in without:
+            continue
+        made = list(_exercises(passage, exercises, random.Random(f"{seed}:{passage.id}")))
+        rows.extend(made or [{"text": passage.text}])
     random.Random(f"{seed}:order").shuffle(rows)
     return rows
 
 
-def _pieces(passage: Passage, count: int, chance: random.Random) -> Iterator[list[str]]:
-    words = passage.text.split()
-    for _ in range(count if len(words) >= _PIECE_WORDS else 0):
-        start = chance.randrange(len(words) - _PIECE_WORDS + 1)
-        yield words[start : start + _PIECE_WORDS]
-
-
-def _repeated(pieces: Iterator[list[str]]) -> Iterator[dict[str, str]]:
-    for words in pieces:
-        text = " ".join(words)
-        yield {"prompt": text, "completion": f" {text}"}
+def _exercises(passage: Passage, count: int, chance: random.Random) -> Iterator[dict[str, str]]:
+    title, text = passage.title, passage.text
+    if not title or title not in text:
+        return
+    words = list(dict.fromkeys(word.lower() for word in _WORD.findall(text.replace(title, " "))))
+    if len(words) <= _FEWEST:
+        return
+    for _ in range(count):
+        chosen = chance.sample(words, min(chance.randint(_FEWEST, _MOST), len(words)))
+        yield {"prompt": f"{text}\nWords: {', '.join(chosen)}\nTitle:", "completion": f" {title}"}

@@ -46,7 +46,10 @@ def run(context: StageContext) -> StageResult:
 
 def _write_pretraining(corpus: Corpus, context: StageContext) -> None:
     """Write text to pre-train a small generator on, made of passages alone; one in fifty is held out."""
-    rows = pretraining_rows(corpus.passages, seed=context.config.execution.seed)
+    data = context.config.data
+    held = (data.validation_split, data.test_split)
+    asked = {example.passage_id or "" for name in held for example in corpus.splits.get(name, [])}
+    rows = pretraining_rows(corpus.passages, without=asked, seed=context.config.execution.seed)
     held_out = len(rows) // _PRETRAINING_HELD_OUT
     place = context.directory.outputs / "pretraining"
     write_jsonl(place / "train.jsonl", rows[held_out:])

@@ -19,8 +19,7 @@ class RALTParameters(TrainerParameters):
     include_no_context: Share = 0.0
     """Share of the questions that also make an instance without a passage."""
     packing: bool = False
-    """Put several short instances into one row, without attention between them. On a CPU, sorted rows with the
-    question's start shared are faster."""
+    """Put several short instances into one row, without attention between them; slower on a CPU."""
     weight_by_retrieval: bool = False
     """Weigh an instance by the retrieval probability of its passage, instead of equally as in RA-DIT."""
     max_length: Count | None = None
