@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterator, Sequence
 from trainshed.data.passages import Passage
 
 _WORD = re.compile(r"[A-Za-z]{4,}")
+#: a small model's rows are short, and what does not fit would be cut at the title
+_MOST_CHARACTERS = 450
 #: words of the passage that stand in an exercise
 _FEWEST, _MOST = 3, 6
 
@@ -48,8 +50,13 @@ def pretraining_rows(
     return rows
 
 
+def _start(text: str) -> str:
+    """Return the start of a text, cut between words."""
+    return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS].rpartition(" ")[0]
+
+
 def _exercises(passage: Passage, count: int, chance: random.Random) -> Iterator[dict[str, str]]:
-    title, text = passage.title, passage.text
+    title, text = passage.title, _start(passage.text)
     if not title or title not in text:
         return
     words = list(dict.fromkeys(word.lower() for word in _WORD.findall(text.replace(title, " "))))
