@@ -185,7 +185,7 @@ class RAGSystem:
         """Return each passage's share of the answer; joined passages share by retrieval."""
         if self.rag_config.combine == "concat" and passages:
             scores = torch.tensor([found.score for found in passages])
-            return retrieval_log_probs(scores, self.rag_config.retrieval_temperature).exp().tolist()
+            return retrieval_log_probs(scores, self._temperature()).exp().tolist()
         return [] if not passages else posterior.tolist()
 
     def _contexts(self, found: list[list[RetrievedPassage]]) -> list[list[str]]:
@@ -197,9 +197,13 @@ class RAGSystem:
     def _log_weights(self, found: list[list[RetrievedPassage]]) -> list[Tensor] | None:
         if self.rag_config.combine == "concat":
             return None
-        temperature = self.rag_config.retrieval_temperature
+        temperature = self._temperature()
         scores = [torch.tensor([candidate.score for candidate in passages]) for passages in found]
         return [retrieval_log_probs(part, temperature) if len(part) else torch.zeros(1) for part in scores]
+
+    def _temperature(self) -> float:
+        # a cross-encoder's scores are logits already, those of a store are cosines
+        return self.rag_config.retrieval_temperature if self.reranker is None else 1.0
 
     def _decoding(self) -> dict[str, Any]:
         config = self.rag_config
