@@ -7,7 +7,7 @@ import datasets
 import pytest
 
 from trainshed.data.jsonl import write_jsonl
-from trainshed.data.rows import known_splits, open_rows
+from trainshed.data.rows import has_split, known_splits, open_rows
 from trainshed.errors import DataError
 
 
@@ -60,6 +60,20 @@ def test_an_undivided_file_is_never_read_as_another_split(tmp_path: Path):
     assert rows_of(tmp_path / "test.jsonl", split="test") == [{"a": 2}]
     with pytest.raises(DataError, match="single file has no split 'test'"):
         rows_of(tmp_path / "all.jsonl", split="test")
+
+
+def test_which_splits_a_source_has(folder: Path, tmp_path: Path):
+    write_jsonl(tmp_path / "questions.jsonl", [{"a": 1}])
+    for split, there in (("train", True), ("questions", True), ("validation", False)):
+        assert has_split(tmp_path / "questions.jsonl", split) == there
+    write_jsonl(tmp_path / "all.jsonl", [{"a": 1, "split": "train"}, {"a": 2, "split": "test"}])
+    assert has_split(tmp_path / "all.jsonl", "test")
+    assert not has_split(tmp_path / "all.jsonl", "validation")
+    (tmp_path / "data").mkdir()
+    for name in ("train", "dev"):
+        write_jsonl(tmp_path / "data" / f"{name}.jsonl", [{"a": 1}])
+    assert has_split(tmp_path / "data", "validation") == bool(rows_of(tmp_path / "data", split="validation"))
+    assert not has_split(tmp_path / "data", "test")
 
 
 def test_saved_and_given_datasets(tmp_path: Path):

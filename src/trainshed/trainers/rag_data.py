@@ -4,12 +4,14 @@ Left out: the losses and loops (`lsr`, `ralt`).
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainshed.config.schema import DataSection, ModelSection, RagSection
-from trainshed.data.examples import RagExample, load_examples
-from trainshed.data.passages import read_passages
-from trainshed.data.rows import known_splits
+from trainshed.data.builtin import build_corpus
+from trainshed.data.examples import PASSAGES_FILE, RagExample, is_corpus, load_examples
+from trainshed.data.passages import Passage, read_passages
+from trainshed.data.rows import has_split
 from trainshed.errors import ConfigError
 from trainshed.models.precision import resolve_dtype
 from trainshed.models.sections import load_section
@@ -50,10 +52,8 @@ def read_split(data: DataSection, split: str, *, limit: int | None) -> list[RagE
         raise ConfigError(
             "no dataset is named", where="data.dataset_name", fix="a .jsonl file, a directory or `builtin`"
         )
-    if split != data.train_split:
-        splits = known_splits(data.dataset_name, name=data.dataset_config)
-        if splits and split not in splits:
-            return None
+    if split != data.train_split and not has_split(data.dataset_name, split, name=data.dataset_config):
+        return None
     return load_examples(data.dataset_name, split=split, columns=data.columns, limit=limit)
 
 
@@ -81,19 +81,35 @@ def make_retriever(rag: RagSection, *, device: str) -> Retriever:
     return Retriever.from_names(rag.retriever, rag.query_encoder, device=device)
 
 
+def read_knowledge(data: DataSection, *, seed: int) -> list[Passage]:
+    """Return the passages that a configuration names: a file of them, a corpus, or the built-in corpus.
+
+    Raises
+    ------
+    ConfigError
+        When it names none; documents are cut into passages by a stage `corpus` before.
+    """
+    if data.documents is not None and not Path(data.documents).is_dir():
+        return read_passages(Path(data.documents))[: data.max_passages]
+    if data.documents is None and data.dataset_name == "builtin":
+        return build_corpus(max_passages=data.max_passages, seed=seed).passages
+    if data.documents is None and data.dataset_name and is_corpus(Path(data.dataset_name)):
+        return read_passages(Path(data.dataset_name) / PASSAGES_FILE)[: data.max_passages]
+    raise ConfigError(
+        "there are no passages to build a knowledge store from",
+        where="data.documents",
+        fix="a .jsonl file of passages, or data.dataset_name: ${stages.NAME} of a stage `corpus`, which cuts "
+        "documents into passages",
+    )
+
+
 def make_store(config: "RunConfig", retriever: Retriever) -> KnowledgeStore:
     """Load the store that a configuration names, or build one in memory from its passages."""
     rag, data = config.rag, config.data
     if rag.knowledge_store is not None:
         return KnowledgeStore.load(rag.knowledge_store, embedder_hash=retriever.passage_hash())
-    if data.documents is None:
-        raise ConfigError(
-            "there is no knowledge store and nothing to build one from",
-            where="rag.knowledge_store",
-            fix="a saved store, or data.documents with passages",
-        )
     return build_store(
-        read_passages(data.documents),
+        read_knowledge(data, seed=config.execution.seed),
         retriever,
         store=rag.store,
         batch_size=rag.embed_batch_size,
