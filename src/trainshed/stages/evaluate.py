@@ -215,9 +215,13 @@ def _write(
         title = "Retrieval on held-out questions"
         parts.append(comparison_table(title, retrieval, rows, by_kind=["mrr@10"]))
     if generation:
-        names = {"no_retrieval": "generator alone", "rag_before": "with retrieval", "rag_after": "after RALT"}
+        names = {
+            "no_retrieval": "generator alone",
+            "rag_before": "with retrieval",
+            "rag_after": "after training",
+        }
         shown = {names[name]: scores for name, scores in generation.items()}
-        against = {"after RALT": "with retrieval"} if "with retrieval" in shown else {}
+        against = {"after training": "with retrieval"} if "with retrieval" in shown else {}
         title = "Answers to held-out questions"
         parts.append(comparison_table(title, shown, GENERATION_ROWS, against=against))
     write_atomic(outputs / "report.txt", "\n".join(parts))

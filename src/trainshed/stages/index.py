@@ -5,18 +5,14 @@ with the passages that are not embedded yet. Left out: cutting documents into pa
 """
 
 import shutil
-from pathlib import Path
 from typing import Any
 
-from trainshed.data.builtin import build_corpus
-from trainshed.data.examples import PASSAGES_FILE, is_corpus
-from trainshed.data.passages import Passage, read_passages
-from trainshed.errors import ConfigError
 from trainshed.models.precision import resolve_dtype
 from trainshed.progress import say
 from trainshed.rag.building import build_store
 from trainshed.rag.retriever import Retriever
 from trainshed.stages.context import StageContext, StageResult
+from trainshed.trainers.rag_data import read_knowledge
 
 
 def run(context: StageContext) -> StageResult:
@@ -29,7 +25,7 @@ def run(context: StageContext) -> StageResult:
         and, for an approximate index, ``index/recall`` against exact search.
     """
     rag = context.config.rag
-    passages = _passages(context)
+    passages = read_knowledge(context.config.data, seed=context.config.execution.seed)
     retriever = Retriever.from_names(rag.retriever, rag.query_encoder, device=context.config.execution.device)
     truncated = retriever.passage_encoder.truncated([passage.text for passage in passages])
     if truncated:
@@ -59,18 +55,3 @@ def run(context: StageContext) -> StageResult:
     if manifest.recall is not None:
         metrics["index/recall"] = manifest.recall
     return StageResult(metrics=metrics)
-
-
-def _passages(context: StageContext) -> list[Passage]:
-    data = context.config.data
-    if data.documents is not None:
-        return read_passages(Path(data.documents))[: data.max_passages]
-    if data.dataset_name == "builtin":
-        return build_corpus(max_passages=data.max_passages, seed=context.config.execution.seed).passages
-    if data.dataset_name is not None and is_corpus(Path(data.dataset_name)):
-        return read_passages(Path(data.dataset_name) / PASSAGES_FILE)[: data.max_passages]
-    raise ConfigError(
-        "there are no passages to build a knowledge store from",
-        where="data.documents",
-        fix="a .jsonl file of passages, or data.dataset_name: ${stages.NAME} of a stage `corpus`",
-    )

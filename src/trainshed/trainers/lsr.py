@@ -23,6 +23,7 @@ from trainshed.config.trainers.lsr import LSRParameters
 from trainshed.data.examples import RagExample
 from trainshed.errors import ConfigError
 from trainshed.models.encoders import TextEncoder
+from trainshed.progress import say
 from trainshed.rag.losses import gate_weights, lsr_loss
 from trainshed.rag.score_cache import ScoreCache
 from trainshed.rag.scoring import AnswerScorer
@@ -59,6 +60,7 @@ class HuggingFaceTrainerForLSR(RAGPartTrainer):
         self._scorer: AnswerScorer | None = None
         self._embeddings: Tensor | None = None
         self._both: _Encoders | None = None
+        self._passed = 0
 
     @property
     def module(self) -> nn.Module:
@@ -93,9 +95,15 @@ class HuggingFaceTrainerForLSR(RAGPartTrainer):
                 tokens_per_batch=parameters.scoring_tokens_per_batch,
             )
             try:
+                self._passed = 0
                 result = super().train(train_dataset)
             finally:
                 self._scorer = None
+        if parameters.gate and result.steps and not self._passed:
+            say(
+                "lsr: no question passed the gate, so nothing was learned: the generator does not show "
+                "which passage helps. Train it to read first, or lower training.gate_margin and gate_min_mass"
+            )
         if parameters.train_passage_encoder and result.steps:
             self.refresh()
         return result
@@ -214,6 +222,7 @@ class HuggingFaceTrainerForLSR(RAGPartTrainer):
         if not self.module.training:
             return
         if weights is not None:
+            self._passed += int((weights > 0).sum())
             self.measure("lsr/gate_share", float((weights > 0).float().mean()))
             self.measure("lsr/gate_weight", float(weights.mean()))
         ids = self.rag_system.knowledge_store.ids
