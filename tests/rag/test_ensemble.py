@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from trainshed.rag.ensemble import MixOverPassages
+from trainshed.rag.ensemble import MixOverPassages, _Listener
 from trainshed.rag.generator import Generator
 
 QUERIES = ["which word has the red cat ?", "which word has the pink owl ?", "which word ?"]
@@ -135,6 +135,23 @@ def test_draws_follow_the_mixture_and_are_one_for_all_rows():
         counts[chosen[0]] += 1
     expected = (weights.unsqueeze(1) * torch.softmax(logits, dim=1)).sum(0)
     assert torch.allclose(counts / 1500, expected, atol=0.05)
+
+
+def test_what_follows_the_end_counts_for_no_passage():
+    end, heard = 2, []
+    mix = MixOverPassages(torch.tensor([0, 0, 1]), torch.tensor([0.5, 0.5, 1.0]).log())
+    listener = _Listener(mix, end, heard.append)
+    listener.put(torch.zeros(3, 4, dtype=torch.long))
+    totals = torch.zeros(3)
+    draw = torch.Generator().manual_seed(0)
+    for step, tokens in enumerate(([1, 1, 0], [end, end, 1], [0, 0, 1], [0, 0, end])):
+        logits = torch.randn(3, 3, generator=draw)
+        mix(None, logits)
+        listener.put(torch.tensor(tokens))
+        gained = torch.log_softmax(logits, dim=1)[torch.arange(3), torch.tensor(tokens)]
+        totals += torch.where(torch.tensor([step < 2, step < 2, True]), gained, 0.0)
+    assert torch.allclose(mix.log_likelihood, totals)
+    assert heard == [1]
 
 
 def test_tokens_that_are_ruled_out_stay_ruled_out():

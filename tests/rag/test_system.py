@@ -78,6 +78,15 @@ def test_an_answer_comes_in_pieces(make_system, random_llama, queries):
     assert list(stream) == []
 
 
+def test_pieces_join_to_the_answer_even_when_it_ends_within_a_character(make_system, queries):
+    answers = []
+    for seed in range(8):
+        system = make_system(max_new_tokens=12, temperature=1.0, seed=seed)
+        answers.append(system.query(queries[0]).response)
+        assert "".join(system.stream(queries[0])) == answers[-1]
+    assert any(answer.endswith("\ufffd") for answer in answers)
+
+
 def test_an_error_while_streaming_reaches_the_reader(system):
     system.rag_config = replace(system.rag_config, max_new_tokens=500)
     with pytest.raises(ConfigError, match="max_new_tokens"):
