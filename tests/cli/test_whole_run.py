@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from trainshed.cli.main import main
+
 PIPELINE = """\
 execution: {seed: 1, device: cpu, threads: 1}
 rag:
@@ -130,12 +132,19 @@ def test_again_nothing_is_computed_and_every_stage_says_why(job):
     assert {path: path.stat().st_mtime_ns for path in job.outputs.glob("*/outputs/**/*")} == states
 
 
-def test_a_question_is_answered_with_citations(job):
-    question = "What is the default of indent?"
-    told = job("ask", "outputs/tiny", question, "--device", "cpu")
+def test_a_question_is_answered_with_citations(job, capsys):
+    def ask(*options):
+        with pytest.raises(SystemExit) as end:
+            main(["ask", str(job.outputs), "What is the default of indent?", "--device", "cpu", *options])
+        assert end.value.code == 0
+        return capsys.readouterr().out
+
+    told = ask()
     assert "\n[1] " in told
     assert "characters" in told
-    answer = json.loads(job("ask", "outputs/tiny", question, "--json", "--top-k", "3", "--device", "cpu"))
+    answer = json.loads(ask("--json"))
+    assert told.startswith(answer["response"])
+    assert len(json.loads(ask("--json", "--top-k", "1"))["citations"]) == 1
     assert answer["citations"][0]["number"] == 1
     assert {"passage_id", "source", "score", "share", "span", "document_span"} <= set(answer["citations"][0])
 

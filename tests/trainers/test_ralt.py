@@ -300,7 +300,7 @@ def test_adapters_alone_learn(make_system, examples):
     )
     trainer_of(system, examples, arguments={"max_steps": 3}).train()
     model = system.generator.model
-    assert any(float(w.abs().max()) > 0 for n, w in model.named_parameters() if "lora_B" in n)
+    assert any(bool(w.detach().any()) for n, w in model.named_parameters() if "lora_B" in n)
     with model.disable_adapter():
         ids = torch.tensor([[5, 6, 7]])
         assert torch.equal(model(ids).logits, base(ids).logits)
