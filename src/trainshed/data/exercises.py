@@ -1,8 +1,9 @@
 """Reading exercises: text from which a small language model learns to answer from what stands before it.
 
 A model that saw running text alone can neither answer from a passage nor tell which passage helps. The
-exercises are made from passages alone, without any question or answer of the dataset: a passage, some of its
-words, and its title, which stands in it and is to be read off. Left out: questions and answers.
+exercises are made from passages alone, without any question or answer of the dataset: a passage, a question
+that names some of its words, and its title, which stands in it and is to be read off. They look as
+`rag.prompts.PASSAGE_FIRST` makes prompts look. Left out: questions and answers.
 """
 
 import random
@@ -64,4 +65,5 @@ def _exercises(passage: Passage, count: int, chance: random.Random) -> Iterator[
         return
     for _ in range(count):
         chosen = chance.sample(words, min(chance.randint(_FEWEST, _MOST), len(words)))
-        yield {"prompt": f"{text}\nWords: {', '.join(chosen)}\nTitle:", "completion": f" {title}"}
+        question = f"Which text has the words {', '.join(chosen)}?"
+        yield {"prompt": f"{text}\nQuestion: {question}\nAnswer:", "completion": f" {title}"}
