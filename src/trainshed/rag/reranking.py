@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from trainshed.errors import ModelError
+from trainshed.models.precision import resolve_device
 from trainshed.models.quiet import no_library_bars
 from trainshed.rag.stores.base import KnowledgeStore, SearchResult
 
@@ -53,7 +54,7 @@ class CrossEncoderReranker:
             with no_library_bars():
                 self.model = CrossEncoder(
                     self.name,
-                    device=str(device),
+                    device=str(resolve_device(device)),
                     max_length=max_length,
                     model_kwargs={"dtype": dtype, "use_safetensors": True},
                 )

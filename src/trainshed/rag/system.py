@@ -270,7 +270,9 @@ class RAGSystem:
             max_length=fields["max_length"],
             dtype=fields["dtype"],
         )
-        reranker = None if fields["reranker"] is None else CrossEncoderReranker(fields["reranker"])
+        reranker = (
+            None if fields["reranker"] is None else CrossEncoderReranker(fields["reranker"], device=device)
+        )
         return cls(generator, retriever, store, RAGConfig(**fields["rag_config"]), reranker)
 
 

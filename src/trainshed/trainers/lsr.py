@@ -59,6 +59,7 @@ class HuggingFaceTrainerForLSR(RAGPartTrainer):
         super().__init__(rag_system, *args, **kwargs)
         self._scorer: AnswerScorer | None = None
         self._embeddings: Tensor | None = None
+        self._rows_by_id: dict[str, int] | None = None
         self._both: _Encoders | None = None
         self._passed = 0
 
@@ -130,8 +131,16 @@ class HuggingFaceTrainerForLSR(RAGPartTrainer):
             loop.add_callback(_Refresh(self))
 
     def forget(self) -> None:
-        """Read the store's embeddings anew: it may have changed since."""
-        self._embeddings = None
+        """Read the store's embeddings and ids anew: it may have changed since."""
+        self._embeddings = self._rows_by_id = None
+
+    def _places(self) -> dict[str, int]:
+        """Return the row of each passage, in their order."""
+        if self._rows_by_id is None:
+            self._rows_by_id = {
+                identity: row for row, identity in enumerate(self.rag_system.knowledge_store.ids)
+            }
+        return self._rows_by_id
 
     # -- loss ------------------------------------------------------------------------------------------
 
@@ -184,9 +193,8 @@ class HuggingFaceTrainerForLSR(RAGPartTrainer):
         texts = [example.query for example in examples]
         rows = store.search(vectors.cpu(), k, texts=texts).indices
         if self.parameters.gold_in_candidates:
-            places = {identity: row for row, identity in enumerate(store.ids)}
             for number, example in enumerate(examples):
-                gold = places.get(example.passage_id or "")
+                gold = self._places().get(example.passage_id or "")
                 if gold is not None and not bool((rows[number] == gold).any()):
                     rows[number, -1] = gold
         return rows, (rows >= 0).to(vectors.device)
@@ -196,7 +204,8 @@ class HuggingFaceTrainerForLSR(RAGPartTrainer):
         store = self.rag_system.knowledge_store
         if self.parameters.train_passage_encoder:
             needed, places = torch.unique(rows.clamp_min(0), return_inverse=True)
-            texts = [store.get([store.ids[row]])[0].text for row in needed.tolist()]
+            ids = list(self._places())
+            texts = [passage.text for passage in store.get([ids[row] for row in needed.tolist()])]
             dual = self.rag_system.retriever.is_dual
             found = model(texts, passages=True) if dual else model(texts)
             passages = found.float()[places.to(vectors.device)]
@@ -208,8 +217,7 @@ class HuggingFaceTrainerForLSR(RAGPartTrainer):
         return scores.masked_fill(~mask, 0.0)
 
     def _texts(self, rows: Tensor, mask: Tensor) -> list[list[str]]:
-        store = self.rag_system.knowledge_store
-        ids = store.ids
+        store, ids = self.rag_system.knowledge_store, list(self._places())
         return [
             [passage.text for passage in store.get([ids[row] for row in line if row >= 0])]
             for line in rows.tolist()
@@ -225,7 +233,7 @@ class HuggingFaceTrainerForLSR(RAGPartTrainer):
             self._passed += int((weights > 0).sum())
             self.measure("lsr/gate_share", float((weights > 0).float().mean()))
             self.measure("lsr/gate_weight", float(weights.mean()))
-        ids = self.rag_system.knowledge_store.ids
+        ids = list(self._places())
         best = likelihood.argmax(dim=1).tolist()
         for number, example in enumerate(examples):
             if example.passage_id is None:
