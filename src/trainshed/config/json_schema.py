@@ -75,24 +75,37 @@ def _object(properties: Mapping[str, Any], description: str) -> dict[str, Any]:
     }
 
 
+_OURS = ("title", "setting", "whole_plan", "input")
+
+
 def _model_properties(model: type[BaseModel]) -> dict[str, Any]:
     """Return the properties of a pydantic class, with the marks of this package taken out."""
-    schema = _without_references(model.model_json_schema())
+    schema = model.model_json_schema()
     properties: dict[str, Any] = {}
     for name, part in schema["properties"].items():
-        ours = ("title", "setting", "whole_plan", "input")
-        properties[name] = {k: v for k, v in part.items() if k not in ours}
+        plain = _without_references(part, schema.get("$defs", {}))
+        properties[name] = {k: v for k, v in plain.items() if k not in _OURS}
         properties[name]["description"] = " ".join(part["description"].split())
     return properties
 
 
-def _without_references(schema: Any) -> Any:
-    """Return a schema in which whatever refers to the one defined type, any JSON value, takes anything."""
+def _without_references(schema: Any, definitions: Mapping[str, Any]) -> Any:
+    """Return a schema with what it refers to in place; JSON, which refers to itself, takes anything."""
     if isinstance(schema, dict):
-        if "$ref" in schema:
+        if "$ref" not in schema:
+            return {key: _without_references(value, definitions) for key, value in schema.items()}
+        found = definitions[schema["$ref"].rpartition("/")[2]]
+        if "properties" not in found:
             return {}
-        return {key: _without_references(value) for key, value in schema.items()}
-    return [_without_references(item) for item in schema] if isinstance(schema, list) else schema
+        parts = {
+            name: {k: v for k, v in _without_references(part, definitions).items() if k not in _OURS}
+            for name, part in found["properties"].items()
+        }
+        return {
+            **_object(parts, found.get("description", "")),
+            **{k: v for k, v in schema.items() if k != "$ref"},
+        }
+    return [_without_references(item, definitions) for item in schema] if isinstance(schema, list) else schema
 
 
 def _sweepable(part: Mapping[str, Any], annotation: Any, many: bool = True) -> dict[str, Any]:

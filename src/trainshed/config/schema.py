@@ -213,8 +213,9 @@ class RagSection(Section):
     """Cross-encoder that orders the candidates anew."""
     top_k: Count = 4
     """Passages per query."""
-    combine: Literal["ensemble", "concat"] = "ensemble"
-    """Passages each in a prompt of its own, answers weighed by retrieval (RA-DIT), or all in one prompt."""
+    combine: Literal["ensemble", "marginal", "concat"] = "ensemble"
+    """Passages each in a prompt of its own, mixed by retrieval token by token (`ensemble`, as in REPLUG and
+    RA-DIT) or answer by answer (`marginal`, RAG-Sequence), or all in one prompt (`concat`)."""
     prompt: str | None = None
     """Template with `{context}` and `{query}`, each once."""
     no_context_prompt: str | None = None

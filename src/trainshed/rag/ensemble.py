@@ -29,6 +29,8 @@ class MixOverPassages(LogitsProcessor):
         ``[rows]`` the question that each row belongs to, ascending from 0.
     log_weights
         ``[rows]`` log p_R(d | x).
+    marginal
+        Weigh the rows by p(d | x, y_<t) instead of p_R(d | x); see `generate`.
     temperature
         0 leaves the choice to the caller's argmax; above, one draw per question is made (Gumbel-max), the
         same for all its rows.
@@ -41,9 +43,11 @@ class MixOverPassages(LogitsProcessor):
         owners: Tensor,
         log_weights: Tensor,
         *,
+        marginal: bool = False,
         temperature: float = 0.0,
         generators: Sequence[torch.Generator] = (),
     ) -> None:
+        self.marginal = marginal
         self.owners, self.log_weights = owners, log_weights.float()
         self.temperature, self.generators = temperature, generators
         self.questions = int(owners.max()) + 1
@@ -53,7 +57,10 @@ class MixOverPassages(LogitsProcessor):
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         """Return the mixture of every question in all its rows, ``[rows, V]``."""
         log_probs = torch.log_softmax(scores.float(), dim=-1)
-        joint = log_probs + self.log_weights.unsqueeze(1)
+        weights = self.log_weights
+        if self.marginal:
+            weights = weights + self.log_likelihood.to(weights.device)
+        joint = log_probs + weights.unsqueeze(1)
         # log Σ exp over the rows of a question, by its largest entry for stability
         top = torch.full((self.questions, joint.shape[1]), -torch.inf, device=joint.device)
         top.scatter_reduce_(0, self.owners.unsqueeze(1).expand_as(joint), joint, "amax")
@@ -107,13 +114,14 @@ class Generated:
     """Of each question, ``[k]``: p(d | x, y), each passage's share of the answer's probability."""
 
 
-def generate(
+def generate(  # noqa: PLR0913 - one keyword a property of the answer
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[TokenizedPrompt]],
     log_weights: Sequence[Tensor],
     *,
     max_new_tokens: int,
+    marginal: bool = False,
     temperature: float = 0.0,
     seed: int = 0,
     on_token: Callable[[int], None] | None = None,
@@ -130,6 +138,10 @@ def generate(
         Of each question ``[k]`` log p_R(d | x).
     max_new_tokens
         Longest answer.
+    marginal
+        Each passage answers as a whole, and the answer's probability is Σ_d p_R(d | x) p(y | d, x)
+        (RAG-Sequence, arXiv 2005.11401, section 2.1): passages that did not expect what was said so far lose
+        weight. Without, their weights stay, as in REPLUG.
     temperature, seed
         0 takes the likeliest token; above, tokens are drawn from the mixture, seeded for each question by
         the seed and its prompts, so that what else is asked at once changes nothing.
@@ -147,7 +159,7 @@ def generate(
     seeds = [derive_seed(seed, *(str(prompt.prompt_ids) for prompt in question)) for question in drawn]
     generators = [torch.Generator(device).manual_seed(number) for number in seeds]
     weights = torch.cat([weight.float() for weight in log_weights]).to(device)
-    mix = MixOverPassages(owners, weights, temperature=temperature, generators=generators)
+    mix = MixOverPassages(owners, weights, marginal=marginal, temperature=temperature, generators=generators)
     listener = _Listener(mix, tokenizer.eos_token_id, on_token)
     training = model.training
     model.eval()
@@ -173,7 +185,11 @@ def generate(
 
 
 def answer_nll(
-    model: AnswerModel, prompts: Sequence[Sequence[TokenizedPrompt]], log_weights: Sequence[Tensor]
+    model: AnswerModel,
+    prompts: Sequence[Sequence[TokenizedPrompt]],
+    log_weights: Sequence[Tensor],
+    *,
+    marginal: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return how unlikely the mixture finds the answers that the prompts end in.
 
@@ -185,12 +201,14 @@ def answer_nll(
         Of each question its prompts, all with the same answer.
     log_weights
         Of each question ``[k]`` log p_R(d | x).
+    marginal
+        As in `generate`.
 
     Returns
     -------
     tuple[Tensor, Tensor]
-        ``[n]`` −Σ_t log Σ_d p_R(d | x) p(y_t | d, x, y_<t) in nats, with the end of
-        sequence, and ``[n]`` tokens.
+        ``[n]`` −Σ_t log Σ_d p_R(d | x) p(y_t | d, x, y_<t), or −log Σ_d p_R(d | x) p(y | d, x) when
+        ``marginal``, in nats, with the end of sequence; and ``[n]`` tokens.
     """
     flat = [prompt for question in prompts for prompt in question]
     per_row: list[Tensor] = [torch.empty(0)] * len(flat)
@@ -210,7 +228,11 @@ def answer_nll(
     totals, counts, start = [], [], 0
     for question, weights in zip(prompts, log_weights, strict=True):
         stacked = torch.stack(per_row[start : start + len(question)])  # [k, T]
-        totals.append(-torch.logsumexp(stacked + weights.float().cpu().unsqueeze(1), dim=0).sum())
+        log_prior = weights.float().cpu()
+        if marginal:
+            totals.append(-torch.logsumexp(stacked.sum(dim=1) + log_prior, dim=0))
+        else:
+            totals.append(-torch.logsumexp(stacked + log_prior.unsqueeze(1), dim=0).sum())
         counts.append(stacked.shape[1])
         start += len(question)
     return torch.stack(totals), torch.tensor(counts)

@@ -109,6 +109,7 @@ class Generator:
         log_weights: Sequence[Tensor] | None = None,
         *,
         max_new_tokens: int = 32,
+        marginal: bool = False,
         temperature: float = 0.0,
         seed: int = 0,
         on_token: Callable[[int], None] | None = None,
@@ -123,7 +124,7 @@ class Generator:
             The passages of each; none answers without.
         log_weights
             Of each ``[k]`` log p_R(d | x); equal when None.
-        max_new_tokens, temperature, seed, on_token
+        max_new_tokens, marginal, temperature, seed, on_token
             As in `rag.ensemble.generate`.
         """
         room = self.max_length - max_new_tokens
@@ -144,6 +145,7 @@ class Generator:
                 prompts,
                 _weights(contexts, log_weights),
                 max_new_tokens=max_new_tokens,
+                marginal=marginal,
                 temperature=temperature,
                 seed=seed,
                 on_token=on_token,
@@ -155,11 +157,14 @@ class Generator:
         contexts: Sequence[Sequence[str]],
         answers: Sequence[str],
         log_weights: Sequence[Tensor] | None = None,
+        *,
+        marginal: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Return −log p(answer, end | question) ``[n]`` under the mixture of passages, and tokens ``[n]``."""
         prompts = self.tokenize(queries, contexts, answers)
         with self.autocast():
-            return answer_nll(AnswerModel(self.model), prompts, _weights(contexts, log_weights))
+            model = AnswerModel(self.model)
+            return answer_nll(model, prompts, _weights(contexts, log_weights), marginal=marginal)
 
     def scorer(self, *, cache: ScoreCache | None = None, tokens_per_batch: int | None = None) -> AnswerScorer:
         """Return what scores answers given passages under the model as it is now."""

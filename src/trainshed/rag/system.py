@@ -26,6 +26,7 @@ from trainshed.rag.retriever import Retriever
 from trainshed.rag.stores.base import KnowledgeStore
 
 SYSTEM_FILE = "system.json"
+_COMBINE = ("ensemble", "marginal", "concat")
 _PARTS = ("generator", "retriever", "knowledge_store")
 
 
@@ -39,7 +40,8 @@ class RAGConfig:
         Passages that are read for a question.
     combine
         ``ensemble`` reads each in a prompt of its own and mixes what is expected next (REPLUG, RA-DIT);
-        ``concat`` joins all in one prompt.
+        ``marginal`` does so too, and lets passages lose weight that did not expect what was said so far
+        (RAG-Sequence); ``concat`` joins all in one prompt.
     context_separator
         Stands between joined passages.
     retrieval_temperature
@@ -53,7 +55,7 @@ class RAGConfig:
     """
 
     top_k: int = 4
-    combine: Literal["ensemble", "concat"] = "ensemble"
+    combine: Literal["ensemble", "marginal", "concat"] = "ensemble"
     context_separator: str = "\n"
     retrieval_temperature: float = 0.05
     max_new_tokens: int = 32
@@ -64,11 +66,11 @@ class RAGConfig:
     def __post_init__(self) -> None:
         if self.top_k < 1:
             raise ConfigError(f"top_k is {self.top_k}", where="RAGConfig", fix="at least 1")
-        if self.combine not in ("ensemble", "concat"):
+        if self.combine not in _COMBINE:
             raise ConfigError(
                 f"unknown way to combine passages: {self.combine!r}",
                 where="RAGConfig.combine",
-                fix=did_you_mean(str(self.combine), ("ensemble", "concat")),
+                fix=did_you_mean(str(self.combine), _COMBINE),
             )
         if self.retrieval_temperature <= 0:
             raise ConfigError(
@@ -168,7 +170,9 @@ class RAGSystem:
             ``[n]`` −log p(answer, end | question) in nats, retrieval included, and ``[n]`` answer tokens.
         """
         found = self.batch_retrieve(list(queries))
-        return self.generator.answer_nll(queries, self._contexts(found), answers, self._log_weights(found))
+        marginal = self.rag_config.combine == "marginal"
+        contexts, weights = self._contexts(found), self._log_weights(found)
+        return self.generator.answer_nll(queries, contexts, answers, weights, marginal=marginal)
 
     def _answer(
         self, queries: Sequence[str], found: list[list[RetrievedPassage]], **more: Any
@@ -211,6 +215,7 @@ class RAGSystem:
             "max_new_tokens": config.max_new_tokens,
             "temperature": config.temperature,
             "seed": config.seed,
+            "marginal": config.combine == "marginal",
         }
 
     # -- keeping ---------------------------------------------------------------------------------------
