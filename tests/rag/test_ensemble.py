@@ -28,7 +28,7 @@ def generator(request, tokenizer) -> Generator:
     return Generator(model, tokenizer)
 
 
-def by_hand(generator, query, contexts, weights, steps=STEPS):
+def by_hand(generator, query, contexts, weights, steps=STEPS, marginal=False):
     """Mix probabilities (not logarithms) one token and one passage at a time."""
     end = generator.tokenizer.eos_token_id
     prompts = [p.prompt_ids for p in generator.tokenize([query], [contexts], [None])[0]]
@@ -40,7 +40,8 @@ def by_hand(generator, query, contexts, weights, steps=STEPS):
                 logits = generator.model(torch.tensor([[*prompt, *tokens]])).logits[0, -1]
             rows.append(torch.softmax(logits.double(), dim=-1))
         each = torch.stack(rows)
-        token = int((weights.double().exp().unsqueeze(1) * each).sum(0).argmax())
+        prior = joint if marginal else weights.double()
+        token = int((prior.exp().unsqueeze(1) * each).sum(0).argmax())
         joint = joint + each[:, token].log()
         tokens.append(token)
         if token == end:
@@ -56,6 +57,23 @@ def test_generate_equals_a_loop_by_hand(generator):
         assert torch.allclose(found.posteriors[row].double(), posterior, atol=1e-4)
         assert float(found.posteriors[row].sum()) == pytest.approx(1.0, abs=1e-6)
     assert len(set(found.texts)) > 1
+
+
+def test_marginal_answers_equal_a_loop_by_hand(generator):
+    found = generator.generate(QUERIES, CONTEXTS, WEIGHTS, max_new_tokens=STEPS, marginal=True)
+    for row in range(len(QUERIES)):
+        text, posterior = by_hand(generator, QUERIES[row], CONTEXTS[row], WEIGHTS[row], marginal=True)
+        assert found.texts[row] == text
+        assert torch.allclose(found.posteriors[row].double(), posterior, atol=1e-4)
+
+
+def test_marginal_nll_is_that_of_whole_answers(generator):
+    answers = ["kabor", "the word", "sudan"]
+    nll, _ = generator.answer_nll(QUERIES, CONTEXTS, answers, WEIGHTS, marginal=True)
+    for row, answer in enumerate(answers):
+        each = generator.scorer().score([QUERIES[row]], [CONTEXTS[row]], [answer]).log_likelihood[0]
+        whole = -(WEIGHTS[row].exp() * each.double().exp()).sum().log()
+        assert float(nll[row]) == pytest.approx(float(whole), abs=1e-4)
 
 
 def test_weights_matter(copying_llama, tokenizer):
