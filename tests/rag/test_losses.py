@@ -14,6 +14,7 @@ from trainshed.rag.losses import (
     kl_divergence,
     lm_target,
     lsr_loss,
+    marginal_log_lik,
     retrieval_log_probs,
 )
 
@@ -208,3 +209,13 @@ def test_answer_nll_gradient_equals_numeric():
 def test_a_temperature_must_be_positive(temperature):
     with pytest.raises(ValueError, match="temperature"):
         retrieval_log_probs(torch.zeros(1, 2), temperature)
+
+
+def test_marginal_likelihood_by_hand():
+    prior = torch.tensor([0.25, 0.75, 1.0]).log()
+    log_lik = torch.tensor([math.log(0.5), math.log(0.1), -900.0], requires_grad=True)
+    found = marginal_log_lik(prior, log_lik, torch.tensor([0, 0, 1]), 3)
+    assert found[:2].tolist() == pytest.approx([math.log(0.25 * 0.5 + 0.75 * 0.1), -900.0])
+    assert found[2] == -math.inf
+    found[:2].sum().backward()  # the gradient is the posterior
+    assert log_lik.grad.tolist() == pytest.approx([0.125 / 0.2, 0.075 / 0.2, 1.0])

@@ -1,6 +1,8 @@
 """RALT: which tokens carry loss, that nothing else changes, that the generator learns to answer and stop."""
 
 import copy
+import dataclasses
+import math
 
 import pytest
 import torch
@@ -135,8 +137,54 @@ def test_gradients_in_parts_are_those_of_the_whole(make_system, examples, tokeni
         assert torch.allclose(got[name], gradient, atol=1e-6), name
 
 
-@pytest.mark.parametrize("packing", [False, True])
-def test_the_generator_learns_to_answer_and_to_stop(make_system, examples, packing):
+@pytest.mark.parametrize("template", [None, QUESTION_FIRST])
+def test_the_marginal_objective_is_the_answers_likelihood_over_passages(
+    make_system, examples, tokenizer, template
+):
+    system = make_system()
+    if template is not None:
+        system.generator = Generator(system.generator.model, tokenizer, template=PromptTemplate(template))
+    trainer = trainer_of(system, examples, {"objective": "marginal", "passages_per_question": 3})
+    batch = trainer.collate(trainer.train_data()[:9])
+    model = system.generator.model.eval()
+    for parameter in model.parameters():  # far from the start, where every passage does as well
+        parameter.data.mul_(3)
+    by_hand, tokens, place = 0.0, 0, 0
+    for count in batch["counts"]:
+        likelihood = 0.0
+        for instance in batch["instances"][place : place + count]:
+            total, _ = nll_by_hand(model, tokenizer, [dataclasses.replace(instance, weight=1.0)])
+            likelihood += instance.weight * math.exp(-total)
+        by_hand -= math.log(likelihood)
+        tokens += len(batch["instances"][place].prompt.answer)
+        place += count
+    weight = trainer.loss_weight(batch)
+    assert weight == pytest.approx(tokens, rel=1e-5)
+    model.zero_grad()
+    loss = trainer.loss_sum(model, batch) / weight
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(by_hand / tokens, rel=1e-4)
+    wanted = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    found = trainer.backward(model, batch, weight, torch.Tensor.backward)
+    assert float(found) == pytest.approx(float(loss.detach()), rel=1e-5)
+    largest = max(float(gradient.abs().max()) for gradient in wanted.values())
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(parameter.grad, wanted[name], atol=2e-4 * largest), name
+
+
+@pytest.mark.parametrize(
+    "other", [{"packing": True}, {"include_no_context": 0.5}, {"weight_by_retrieval": True}]
+)
+def test_the_marginal_objective_refuses_what_has_no_place_in_it(other):
+    with pytest.raises(ValueError, match=next(iter(other))):
+        RALTParameters(objective="marginal", **other)
+
+
+@pytest.mark.parametrize(
+    "own", [{}, {"packing": True}, {"objective": "marginal"}], ids=["each", "packed", "marginal"]
+)
+def test_the_generator_learns_to_answer_and_to_stop(make_system, examples, own):
     system = make_system(top_k=4, max_new_tokens=8)
     held_out = [
         RagExample(f"the {words[4]} {words[5]} has which word ?", example.response)
@@ -146,7 +194,7 @@ def test_the_generator_learns_to_answer_and_to_stop(make_system, examples, packi
     trainer = trainer_of(
         system,
         examples[:5],
-        {"packing": packing},
+        own,
         {"max_steps": 100, "per_device_train_batch_size": 5, "learning_rate": 1e-2},
         eval_dataset=held_out,
     )

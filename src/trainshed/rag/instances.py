@@ -9,17 +9,21 @@ of some thousand tokens and no logits but those of answers, whatever the number 
 gradient is that of the whole step. Where the passages of a question share their start, it is computed once
 forwards and once backwards.
 
+`marginal_weights` turns the instances of a question into one loss, −log Σ_c P_R(c | x) p(y | c, x), the
+likelihood that answers are given with when passages are marginalised over: its gradient is that of the
+instances, each weighed by how much of the answer's likelihood it has.
+
 Left out: retrieval (the caller has the passages), the optimiser (`trainers.ralt`).
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from trainshed.rag.answer_logits import AnswerLogits, AnswerModel, Group, Starts
-from trainshed.rag.losses import answer_nll
+from trainshed.rag.losses import answer_nll, marginal_log_lik
 from trainshed.rag.prompts import PromptTokenizer, TokenizedPrompt
 
 IGNORED = -100
@@ -176,6 +180,72 @@ def ralt_backward(
             total += loss.detach()
         _pass_on(starts, leaves)
     return total
+
+
+def log_likelihoods(
+    model: AnswerModel, instances: Sequence[TrainingInstance], *, tokens_per_batch: int | None = None
+) -> Tensor:
+    """Return each instance's log p(answer, end | prompt), ``[n]`` float32; with a graph where one is kept."""
+    total = torch.zeros(len(instances), device=model.model.device)
+    for group in _plan(model, instances, tokens_per_batch):
+        starts = model.starts(group)
+        for rows in group.batches:
+            answer = model.logits(rows, starts)
+            total = total.index_add(
+                0, answer.owners, -answer_nll(answer.logits, answer.targets, reduction="none")
+            )
+    return total
+
+
+def marginal_loss(log_lik: Tensor, instances: Sequence[TrainingInstance], counts: Sequence[int]) -> Tensor:
+    """Return −Σ_x log Σ_c P_R(c | x) p(y | c, x) over questions, scalar in nats.
+
+    Parameters
+    ----------
+    log_lik
+        What `log_likelihoods` says of the instances.
+    instances
+        Of whole questions, one after another; the weights of a question's are P_R and sum to 1.
+    counts
+        How many each question has.
+    """
+    prior = torch.tensor([instance.weight for instance in instances], device=log_lik.device)
+    owners = torch.arange(len(counts), device=log_lik.device).repeat_interleave(
+        torch.tensor(counts, device=log_lik.device)
+    )
+    return -marginal_log_lik(prior.log(), log_lik, owners, len(counts)).sum()
+
+
+def marginal_weights(
+    model: AnswerModel,
+    instances: Sequence[TrainingInstance],
+    counts: Sequence[int],
+    *,
+    tokens_per_batch: int | None = None,
+) -> tuple[list[TrainingInstance], float]:
+    """Return instances weighed so that the gradient of `ralt_loss` is that of `marginal_loss`, and its value.
+
+    The new weight is the posterior p(c | x, y) under the model as it is now, without dropout.
+
+    Parameters
+    ----------
+    model, instances, counts, tokens_per_batch
+        As for `marginal_loss` and `ralt_loss`.
+    """
+    training = model.model.training
+    model.model.eval()
+    try:
+        with torch.no_grad():
+            log_lik = log_likelihoods(model, instances, tokens_per_batch=tokens_per_batch)
+    finally:
+        model.model.train(training)
+    value = float(marginal_loss(log_lik, instances, counts))
+    prior = torch.tensor([instance.weight for instance in instances], device=log_lik.device)
+    joint = prior.log() + log_lik
+    weights = torch.cat([part.softmax(0) for part in joint.split(list(counts))]).tolist()
+    return [
+        replace(instance, weight=weight) for instance, weight in zip(instances, weights, strict=True)
+    ], value
 
 
 def _plan(

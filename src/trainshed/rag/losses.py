@@ -232,6 +232,35 @@ def answer_nll(
     return total if reduction == "sum" else total / (labels != -100).sum().clamp(min=1)
 
 
+def marginal_log_lik(log_prior: Tensor, log_lik: Tensor, owners: Tensor, n: int) -> Tensor:
+    """Return log p(y | x) = log Σ_c P_R(c | x) p(y | c, x), the answer's likelihood whatever passage it is from.
+
+    RAG-Sequence (Lewis et al. 2020, arXiv 2005.11401, section 2.1). Its gradient is that of the passages'
+    log-likelihoods, each weighed by the posterior p(c | x, y): a passage that does not help teaches little.
+
+    Parameters
+    ----------
+    log_prior
+        ``[r]`` log P_R(c | x) of each row, a question with one of its passages.
+    log_lik
+        ``[r]`` log p(y | c, x), summed over the answer's tokens, in nats.
+    owners
+        ``[r]`` int64, which of the ``n`` questions a row belongs to.
+    n
+        The number of questions.
+
+    Returns
+    -------
+    Tensor
+        ``[n]`` in nats; ``-inf`` for a question without a row.
+    """
+    joint = log_prior + log_lik
+    top = torch.full((n,), -torch.inf, device=joint.device, dtype=joint.dtype)
+    top = top.scatter_reduce(0, owners, joint.detach(), "amax").clamp_min(torch.finfo(joint.dtype).min)
+    total = torch.zeros_like(top).index_add(0, owners, (joint - top[owners]).exp())
+    return total.log() + top
+
+
 def _masked_log_softmax(values: Tensor, temperature: float, mask: Tensor | None) -> Tensor:
     """Return the log-softmax of ``values / temperature`` over the last axis, ``-inf`` where masked."""
     if temperature <= 0:

@@ -17,7 +17,16 @@ from trainshed.data.examples import RagExample
 from trainshed.models.seeds import derive_seed
 from trainshed.progress import task
 from trainshed.rag.answer_logits import AnswerModel
-from trainshed.rag.instances import TrainingInstance, answer_weight, build_instances, ralt_backward, ralt_loss
+from trainshed.rag.instances import (
+    TrainingInstance,
+    answer_weight,
+    build_instances,
+    log_likelihoods,
+    marginal_loss,
+    marginal_weights,
+    ralt_backward,
+    ralt_loss,
+)
 from trainshed.rag.losses import retrieval_log_probs
 from trainshed.rag.prompts import PromptTokenizer
 from trainshed.trainers.checkpoints import written_into
@@ -27,6 +36,8 @@ from trainshed.trainers.token_loss import weighted_token_loss
 
 #: questions that are retrieved for at once
 _RETRIEVE_AT_ONCE = 256
+#: a passage with less of the posterior is not computed again to add that little to the gradient
+_NEGLIGIBLE = 1e-4
 
 
 class HuggingFaceTrainerForRALT(RAGPartTrainer):
@@ -73,14 +84,18 @@ class HuggingFaceTrainerForRALT(RAGPartTrainer):
         """Return a batch: instances as they are, or packed rows as tensors."""
         if self.parameters.packing:
             return dict(collate_rows(rows, self.rag_system.generator.tokenizer.pad_token_id or 0))
-        return {"instances": [instance for row in rows for instance in row]}
+        instances = [instance for row in rows for instance in row]
+        return {"instances": instances, "counts": [len(row) for row in rows]}
 
     def loss_sum(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
-        """Return the weighted sum of the answer tokens' negative log-likelihoods."""
+        """Return the weighted sum of the answer tokens' negative log-likelihoods, or that of the answers'."""
         if "instances" not in batch:
             positions = batch.get("position_ids")
             return weighted_token_loss(model, batch["input_ids"], batch["weights"], position_ids=positions)
-        return ralt_loss(self._answers_of(model), batch["instances"], denominator=1.0)
+        answers, instances = self._answers_of(model), batch["instances"]
+        if self.parameters.objective == "marginal":
+            return marginal_loss(log_likelihoods(answers, instances), instances, batch["counts"])
+        return ralt_loss(answers, instances, denominator=1.0)
 
     def loss_weight(self, batch: dict[str, Any]) -> float:
         """Return the weighted number of answer tokens."""
@@ -98,9 +113,13 @@ class HuggingFaceTrainerForRALT(RAGPartTrainer):
         """Add the gradient a few rows at a time, so that memory does not grow with the batch."""
         if "instances" not in batch:
             return None
-        return ralt_backward(
-            self._answers_of(model), batch["instances"], denominator=denominator, backward=backward
-        )
+        answers, instances = self._answers_of(model), batch["instances"]
+        if self.parameters.objective == "each":
+            return ralt_backward(answers, instances, denominator=denominator, backward=backward)
+        weighed, value = marginal_weights(answers, instances, batch["counts"])
+        weighed = [instance for instance in weighed if instance.weight > _NEGLIGIBLE]
+        found = ralt_backward(answers, weighed, denominator=denominator, backward=backward)
+        return torch.full_like(found, value / denominator)
 
     def _answers_of(self, model: nn.Module) -> AnswerModel:
         """Return the model as one that is asked for answers; made once, since it tries out what it can do."""
@@ -137,9 +156,11 @@ class HuggingFaceTrainerForRALT(RAGPartTrainer):
         self, prompts: PromptTokenizer, example: RagExample, texts: list[str], scores: Tensor
     ) -> list[TrainingInstance]:
         weights = [1.0] * len(texts)
-        if self.parameters.weight_by_retrieval:
+        marginal = self.parameters.objective == "marginal"
+        if marginal or self.parameters.weight_by_retrieval:
             temperature = self.rag_system.rag_config.retrieval_temperature
-            weights = (retrieval_log_probs(scores, temperature).exp() * len(texts)).tolist()
+            probabilities = retrieval_log_probs(scores, temperature).exp()
+            weights = (probabilities if marginal else probabilities * len(texts)).tolist()
         contexts: list[str | None] = list(texts)
         # decided by the question itself, so that it is the same in every epoch and after a restart
         draw = derive_seed(self.seed, "no context", example.id or example.query) % 10_000
