@@ -12,7 +12,7 @@ import torch
 
 from trainshed.data.passages import Passage
 from trainshed.errors import StoreError, StoreMismatchError, TrainshedError
-from trainshed.rag.stores import base, manifest
+from trainshed.rag.stores import manifest, saving
 from trainshed.rag.stores.base import KnowledgeStore
 from trainshed.rag.stores.faiss import FaissKnowledgeStore
 from trainshed.rag.stores.hybrid import HybridKnowledgeStore
@@ -204,7 +204,7 @@ def test_a_failed_save_leaves_the_one_before(kind, tmp_path, passages_of, monkey
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(base if function == "write_manifest" else kind, function, fail)
+        patch.setattr(saving if function == "write_manifest" else kind, function, fail)
         with pytest.raises(TrainshedError, match="disk is full"):
             store.save(tmp_path / "store")
     assert len(KnowledgeStore.load(tmp_path / "store")) == 5
@@ -217,7 +217,7 @@ def test_a_kill_during_save_leaves_the_one_before(tmp_path):
     script = """
 import os, signal, sys, torch
 from trainshed.data.passages import Passage
-from trainshed.rag.stores import base
+from trainshed.rag.stores import saving
 from trainshed.rag.stores.memory import InMemoryKnowledgeStore
 store = InMemoryKnowledgeStore()
 store.add([Passage("a", "t")], torch.ones(1, 4))
@@ -225,7 +225,7 @@ store.save(sys.argv[1])
 store.add([Passage("b", "t")], torch.ones(1, 4))
 def kill(directory, manifest):
     os.kill(os.getpid(), signal.SIGKILL)
-base.write_manifest = kill
+saving.write_manifest = kill
 store.save(sys.argv[1])
 """
     done = subprocess.run(

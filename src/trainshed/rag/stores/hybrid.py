@@ -14,8 +14,9 @@ from torch import Tensor
 
 from trainshed.data.passages import Passage
 from trainshed.errors import StoreError, StoreMismatchError
-from trainshed.rag.stores.base import PASSAGES, KnowledgeStore
+from trainshed.rag.stores.base import KnowledgeStore
 from trainshed.rag.stores.manifest import REBUILD, StoreManifest
+from trainshed.rag.stores.saving import PASSAGES
 from trainshed.rag.stores.sparse import WordIndex
 from trainshed.registry import STORES
 

@@ -21,10 +21,11 @@ from torch import Tensor
 
 from trainshed.data.passages import Passage
 from trainshed.errors import DataError, MissingExtraError, StoreError, StoreMismatchError
-from trainshed.rag.stores.base import PASSAGES, KnowledgeStore
+from trainshed.rag.stores.base import KnowledgeStore
 from trainshed.rag.stores.filters import parse_where
 from trainshed.rag.stores.manifest import REBUILD, StoreManifest
 from trainshed.rag.stores.memory import VECTORS, read_vectors
+from trainshed.rag.stores.saving import PASSAGES
 
 try:
     from qdrant_client import QdrantClient, models
