@@ -1,5 +1,7 @@
 """Batched scoring equals asking the model token by token, one pair at a time."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -23,7 +25,7 @@ from trainshed.errors import DataError
 from trainshed.rag.answer_logits import AnswerModel
 from trainshed.rag.prompts import PASSAGE_FIRST, QUESTION_FIRST, PromptTemplate, tokenize
 from trainshed.rag.score_cache import ScoreCache
-from trainshed.rag.scoring import AnswerScorer
+from trainshed.rag.scoring import AnswerScorer, narrowed
 
 QUERIES = ["What does os.path.join do?", "Which function sorts?", "What is the default of key in sorted?"]
 CONTEXTS = [
@@ -150,7 +152,7 @@ def test_shared_starts_are_computed_once(llama, tokenizer):
             lambda module, args, kwargs: seen.append(kwargs["input_ids"].numel()), with_kwargs=True
         )
         scorer = AnswerScorer(llama, tokenizer, PromptTemplate(text), max_length=512, tokens_per_batch=1)
-        scorer._answers.shares_starts()
+        scorer.score(["What a model can share is tried out once?" * 3], [["one", "two"]], ["a"])
         seen.clear()
         passages = ["one", "two", "six", "ten", "key", "sort"]
         scorer.score(["Which function of the os module joins names?" * 3], [passages], ["a"])
@@ -211,6 +213,35 @@ def test_bfloat16_is_close(llama, tokenizer):
     one, two = (scorer.score(QUERIES, CONTEXTS, ANSWERS) for scorer in (exact, rough))
     assert two.log_likelihood.dtype == torch.float32
     assert torch.allclose(one.log_likelihood[one.mask], two.log_likelihood[two.mask], rtol=0.05, atol=0.3)
+
+
+def test_a_copy_in_bfloat16_follows_the_weights_and_leaves_the_model_alone(llama, tokenizer):
+    model = copy.deepcopy(llama)
+    scorer = AnswerScorer(
+        model, tokenizer, PromptTemplate(QUESTION_FIRST), max_length=MAX_LENGTH, dtype=torch.bfloat16
+    )
+    attention = model.config._attn_implementation
+    before = scorer.score(QUERIES, CONTEXTS, ANSWERS).log_likelihood
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(2)
+    after = scorer.score(QUERIES, CONTEXTS, ANSWERS).log_likelihood
+    fresh = AnswerScorer(
+        model, tokenizer, PromptTemplate(QUESTION_FIRST), max_length=MAX_LENGTH, dtype=torch.bfloat16
+    ).score(QUERIES, CONTEXTS, ANSWERS)
+    assert not torch.equal(before, after)
+    assert torch.equal(after, fresh.log_likelihood)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert model.config._attn_implementation == attention
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_what_is_copied_in_half_precision(llama, tokenizer):
+    found = narrowed(llama, torch.bfloat16, plain_attention=True)
+    assert {parameter.dtype for parameter in found.parameters()} == {torch.bfloat16}
+    assert {buffer.dtype for buffer in found.buffers()} == {torch.float32}  # rotary frequencies
+    assert narrowed(llama, torch.float32, plain_attention=True) is None
+    assert narrowed(llama, None, plain_attention=True) is None
+    assert narrowed(found, torch.bfloat16, plain_attention=True) is None
 
 
 @pytest.mark.parametrize("training", [True, False])

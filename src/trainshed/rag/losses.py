@@ -233,7 +233,7 @@ def answer_nll(
 
 
 def marginal_log_lik(log_prior: Tensor, log_lik: Tensor, owners: Tensor, n: int) -> Tensor:
-    """Return log p(y | x) = log Σ_c P_R(c | x) p(y | c, x), the answer's likelihood whatever passage it is from.
+    """Return log p(y | x) = log Σ_c P_R(c | x) p(y | c, x), the answer's likelihood over all passages.
 
     RAG-Sequence (Lewis et al. 2020, arXiv 2005.11401, section 2.1). Its gradient is that of the passages'
     log-likelihoods, each weighed by the posterior p(c | x, y): a passage that does not help teaches little.
