@@ -149,6 +149,30 @@ def test_a_question_is_answered_with_citations(job, capsys):
     assert {"passage_id", "source", "score", "share", "span", "document_span"} <= set(answer["citations"][0])
 
 
+def test_ask_and_evaluate_take_a_plan_or_its_run(job, tmp_path, capsys):
+    def call(*arguments):
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        return end.value.code
+
+    (run,) = job.outputs.glob("report-*")
+    (corpus,) = job.outputs.glob("corpus-*")
+    written = tmp_path / "scores.json"
+    measure = ["--data", corpus / "outputs", "--no-generation", "--samples", "20", "-o", written]
+    answers, scores = [], []
+    for place in (job.outputs, run, run / "outputs"):
+        assert call("evaluate", place, *measure) == 0
+        scores += json.loads(written.read_text())["retrieval"].values()
+        capsys.readouterr()
+        assert call("ask", place, "What is the default of indent?", "--device", "cpu", "--json") == 0
+        answers.append(capsys.readouterr().out)
+    assert scores == scores[:1] * 3
+    assert answers == answers[:1] * 3
+    for arguments in (["evaluate", corpus, *measure], ["ask", corpus, "Which?"]):
+        assert call(*arguments) == 1
+        assert "this run left no RAG system: its stage is corpus" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("round_", range(3))
 def test_killed_at_a_random_point_and_run_again_it_reports_the_same(job, package, tmp_path, round_):

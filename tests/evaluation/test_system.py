@@ -7,7 +7,7 @@ import torch
 
 from trainshed.data.examples import RagExample
 from trainshed.data.passages import Passage
-from trainshed.errors import ConfigError, DataError
+from trainshed.errors import ConfigError, DataError, ModelError
 from trainshed.evaluation.system import citation_ids, evaluate_system, load_system
 
 
@@ -66,5 +66,5 @@ def test_every_form_of_a_citation():
 
 
 def test_a_system_that_is_not_there(tmp_path):
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(ModelError, match="does not exist"):
         load_system(tmp_path / "none")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import click
 
 from trainshed.cli.examples import ExampleCommand
-from trainshed.errors import RunError
 
 if TYPE_CHECKING:
     from trainshed.rag.answers import RAGResponse
@@ -23,7 +22,7 @@ _QUOTE_CHARACTERS = 160
         'trainshed ask outputs/demo "What is the default of indent in json.dumps?" --json',
     ),
 )
-@click.argument("system", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("system", type=click.Path(path_type=Path))
 @click.argument("question")
 @click.option("--top-k", type=click.IntRange(min=1), help="Passages to read instead of the system's own.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
@@ -31,13 +30,17 @@ _QUOTE_CHARACTERS = 160
 def command(system: Path, question: str, top_k: int | None, device: str, as_json: bool) -> None:
     """Answer QUESTION with the RAG system in SYSTEM, citing the passages that the answer rests on.
 
-    SYSTEM is the output directory of a plan, one of its runs, or what RAGSystem.save wrote.
+    SYSTEM is the output directory of a plan, the directory of one of its runs, or what RAGSystem.save wrote.
     """
     from dataclasses import replace
 
+    from trainshed.rag.locating import find_system
+
+    place = find_system(system)
+    # heavy: only once there is a system
     from trainshed.rag.system import RAGSystem
 
-    loaded = RAGSystem.load(find_system(system), device=device)
+    loaded = RAGSystem.load(place, device=device)
     if top_k is not None:
         loaded.rag_config = replace(loaded.rag_config, top_k=top_k)
     if as_json:
@@ -48,26 +51,6 @@ def command(system: Path, question: str, top_k: int | None, device: str, as_json
         click.echo(piece, nl=False)
     click.echo()
     _show_citations(stream.response)
-
-
-def find_system(path: Path) -> Path:
-    """Return where a saved system lies in or below ``path``: itself, its outputs, or its newest run's.
-
-    Raises
-    ------
-    RunError
-        When there is none.
-    """
-    candidates = [path, path / "outputs"]
-    candidates += [place.parent for place in path.glob("*/outputs/system.json")]
-    found = [place for place in candidates if (place / "system.json").is_file()]
-    if not found:
-        raise RunError(
-            "there is no trained RAG system here",
-            where=str(path),
-            fix="the output directory of a pipeline that ends in a stage `evaluate`",
-        )
-    return max(found, key=lambda place: (place / "system.json").stat().st_mtime)
 
 
 def _show_citations(response: "RAGResponse") -> None:

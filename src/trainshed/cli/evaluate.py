@@ -22,7 +22,11 @@ _ANSWER_METRICS = ("exact_match", "f1", "rouge_l", "answer_nll", "citation_preci
 @click.command(
     "evaluate",
     cls=ExampleCommand,
-    help="Score a ranking, or a trained system, on held-out questions.",
+    help="""Score a ranking, or a trained system, on held-out questions.
+
+    SYSTEM is the output directory of a plan, the directory of one of its runs, or what RAGSystem.save wrote;
+    so is what --against names. Without SYSTEM, --run names a ranking.
+    """,
     short_help="Measure retrieval and answers of a RAG system.",
     examples=(
         "trainshed evaluate outputs/demo --data questions.jsonl",
@@ -31,13 +35,11 @@ _ANSWER_METRICS = ("exact_match", "f1", "rouge_l", "answer_nll", "citation_preci
         "trainshed evaluate --beir scifact --split test --run bm25.trec -m ndcg@10 -m recall@100",
     ),
 )
-@click.argument("output_dir", required=False, type=_FILE)
+@click.argument("system", required=False, type=_FILE)
 @click.option("--run", "run_file", type=_FILE, help="TREC run: query Q0 document rank score tag.")
 @click.option("--qrels", type=_FILE, help="Judgements: TREC (query 0 document grade) or a BEIR table.")
 @click.option("--beir", type=_FILE, help="BEIR folder whose judgements to use.")
-@click.option(
-    "--against", type=_FILE, help="Run, or directory of a system, to compare with question by question."
-)
+@click.option("--against", type=_FILE, help="Ranking, or system, to compare with question by question.")
 @click.option("--data", help="Questions: a file, a directory, a hub name, or 'builtin'.")
 @click.option("--split", help="Split of --beir or --data: by default test, or the whole of a single file.")
 @click.option("--metric", "-m", "metrics", multiple=True, help="Metric such as ndcg@10; may be repeated.")
@@ -55,24 +57,24 @@ _ANSWER_METRICS = ("exact_match", "f1", "rouge_l", "answer_nll", "citation_preci
     show_default=True,
     help="Of the table.",
 )
-def command(output_dir: Path | None, **options: Any) -> None:
+def command(system: Path | None, **options: Any) -> None:
     """Score what the arguments name, print a table, and write JSON when asked."""
     from trainshed.evaluation.significance import Resampling
 
-    _check_usage(output_dir, options)
+    _check_usage(system, options)
     resampling = Resampling(
         samples=options["samples"], confidence=options["confidence"], seed=options["seed"]
     )
-    if output_dir is None:
+    if system is None:
         title, columns, shown = _score_runs(options, resampling)
     else:
-        title, columns, shown = _score_systems(output_dir, options)
+        title, columns, shown = _score_systems(system, options)
     _show(title, columns, shown, options)
 
 
-def _check_usage(output_dir: Path | None, options: Mapping[str, Any]) -> None:
+def _check_usage(system: Path | None, options: Mapping[str, Any]) -> None:
     judgements = [name for name in ("qrels", "beir") if options[name]]
-    if output_dir is None:
+    if system is None:
         if not options["run_file"]:
             raise click.UsageError("give the directory of a trained system, or --run with --qrels or --beir")
         if len(judgements) != 1:

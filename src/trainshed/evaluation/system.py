@@ -17,6 +17,7 @@ from trainshed.evaluation.generation import GenerationEvaluation, evaluate_gener
 from trainshed.evaluation.retrieval import RetrievalEvaluation, evaluate_retrieval
 from trainshed.evaluation.significance import Resampling
 from trainshed.progress import task
+from trainshed.rag.locating import find_system
 
 if TYPE_CHECKING:
     from trainshed.rag.system import RAGSystem
@@ -46,25 +47,22 @@ class SystemEvaluation:
 
 
 def load_system(path: Path) -> "RAGSystem":
-    """Load a saved system, or the one that a finished run left.
+    """Load a saved system, or the one that a run or a plan left.
 
     Parameters
     ----------
     path
-        What `RAGSystem.save` wrote, or a run directory that holds it in ``outputs/``.
+        What `RAGSystem.save` wrote, the directory of a run, or the output directory of a plan.
 
     Raises
     ------
-    DataError
-        There is no such directory.
+    ModelError
+        There is no system, or there are several.
     """
-    if not path.is_dir():
-        fix = "the directory of a trained system"
-        raise DataError("the directory does not exist", where=str(path), fix=fix)
+    place = find_system(path)
     from trainshed.rag.system import RAGSystem
 
-    outputs = path / "outputs"
-    return RAGSystem.load(outputs if outputs.is_dir() else path)
+    return RAGSystem.load(place)
 
 
 def evaluate_system(

@@ -20,12 +20,12 @@ from trainshed.errors import ConfigError, ModelError, did_you_mean
 from trainshed.files import atomic_directory, read_json, write_json
 from trainshed.rag.answers import RAGResponse, RetrievedPassage, cite
 from trainshed.rag.generator import Generator
+from trainshed.rag.locating import SYSTEM_FILE
 from trainshed.rag.losses import retrieval_log_probs
 from trainshed.rag.reranking import CrossEncoderReranker
 from trainshed.rag.retriever import Retriever
 from trainshed.rag.stores.base import KnowledgeStore
 
-SYSTEM_FILE = "system.json"
 _COMBINE = ("ensemble", "marginal", "concat")
 _PARTS = ("generator", "retriever", "knowledge_store")
 
