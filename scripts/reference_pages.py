@@ -28,6 +28,11 @@ What the algorithm of `execution.algorithm` takes: its own parameters, listed he
 defaults ours are {defaults}.
 """
 
+_READ_NOTES = {
+    "corpus": " (only to cut `data.documents`)",
+    "train": "; of `model`, `data` and `rag` only what its algorithm reads, see there",
+}
+
 
 def configuration() -> str:
     """Return the reference of every section and key."""
@@ -39,6 +44,7 @@ def configuration() -> str:
     for name in sorted(TRAINER_PARAMETERS.rows):
         parameters = TRAINER_PARAMETERS.get(name)
         lines += [f"### `{name}`\n", f"{parameters.__doc__}\n", *_table(parameters), ""]
+        lines += [f"Of the other sections it reads {_told(parameters.sections_read())}.\n"]
     lines += ["### What may not be set by hand\n", "| key | because |", "| :-- | :-- |"]
     lines += [f"| `{key}` | {why} |" for key, why in COMPUTED_ARGUMENTS.items()]
     lines += [
@@ -100,12 +106,16 @@ def _reads() -> Iterator[str]:
     yield "| kind | reads |"
     yield "| :-- | :-- |"
     for kind, sections in STAGE_READS.items():
-        told = []
-        for name, keys in sections.items():
-            listed = "" if keys is None else ": " + ", ".join(f"`{key}`" for key in sorted(keys))
-            told.append(f"**{name}**{listed}")
-        note = "; of `model`, `data` and `rag` what its algorithm reads" if kind == "train" else ""
-        yield f"| `{kind}` | {'; '.join(told)}{note} |"
+        yield f"| `{kind}` | {_told(sections)}{_READ_NOTES.get(kind, '')} |"
+
+
+def _told(sections: Mapping[str, frozenset[str] | None]) -> str:
+    """Return sections and their keys as text."""
+    told = []
+    for name, keys in sections.items():
+        listed = "" if keys is None else ": " + ", ".join(f"`{key}`" for key in sorted(keys))
+        told.append(f"**{name}**{listed}")
+    return "; ".join(told)
 
 
 def _names() -> Iterator[str]:

@@ -100,9 +100,9 @@ def test_overrides_know_other_names_and_sweeps_and_stages(runs):
 
 
 def test_an_override_replaces_a_sweep(runs):
-    text = "execution: {algorithm: lsr}\nrag: {top_k: [1, 2, 3]}\n"
-    (run,) = runs(text, "rag.top_k=2")
-    assert (run.config.rag.top_k, run.swept) == (2, {})
+    text = "execution: {algorithm: lsr}\nrag: {max_length: [1, 2, 3]}\n"
+    (run,) = runs(text, "rag.max_length=2")
+    assert (run.config.rag.max_length, run.swept) == (2, {})
 
 
 def test_an_override_of_a_mapping_goes_key_by_key(runs):

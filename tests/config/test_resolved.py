@@ -32,6 +32,11 @@ LSR = "execution: {algorithm: lsr}\n"
         "training.hub_token=x",
         "environment.A=3",
         "evaluation.split=other",
+        "rag.top_k=3",
+        "rag.combine=concat",
+        "rag.max_new_tokens=3",
+        "rag.retrieval_temperature=3",
+        "rag.reranker=org/name",
     ],
 )
 def test_what_does_not_decide_the_result_is_no_part_of_it(runs, override):
@@ -44,7 +49,9 @@ def test_what_does_not_decide_the_result_is_no_part_of_it(runs, override):
         "execution.seed=1",
         "model.dtype=bfloat16",
         "data.max_passages=3",
-        "rag.top_k=3",
+        "rag.prompt='{context}{query}'",
+        "rag.retriever=org/name",
+        "rag.generator_dtype=float32",
         "training.learning_rate=3",
         "training.candidates=3",
         "training.load_best_model_at_end=true",
@@ -66,13 +73,18 @@ def test_with_the_best_checkpoint_the_steps_of_saving_decide(runs):
         ("index", "model.dtype=auto", False),
         ("index", "data.max_train_samples=3", False),
         ("index", "rag.top_k=3", False),
+        ("index", "rag.combine=concat", False),
         ("index", "rag.store=faiss", True),
+        ("index", "rag.query_encoder=org/name", True),
+        ("index", "rag.rrf_k=3", True),
         ("index", "data.max_passages=3", True),
         ("corpus", "rag.store=faiss", False),
+        ("corpus", "rag.retriever=org/name", False),
         ("corpus", "execution.seed=3", True),
         ("evaluate", "training.learning_rate=3", False),
         ("evaluate", "evaluation.confidence=0.9", True),
         ("evaluate", "execution.algorithm=ralt", False),
+        ("evaluate", "rag.combine=concat", True),
     ],
 )
 def test_a_stage_is_identified_by_what_it_reads(runs, kind, override, reads):
@@ -87,6 +99,50 @@ def test_training_reads_what_its_algorithm_declares(runs):
     # so a sweep over a key that it does not read would make no runs
     with pytest.raises(ConfigError, match="no stage reads this key"):
         runs(text, "rag.top_k=[1, 2]")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "override", "read"),
+    [
+        ("ralt", "rag.retrieval_temperature=3", True),
+        ("ralt", "rag.reranker=org/name", True),
+        ("ralt", "rag.max_length=64", True),
+        ("ralt", "rag.generator_dtype=float32", False),
+        ("ralt", "rag.top_k=3", False),
+        ("ralt", "rag.combine=concat", False),
+        ("rag", "rag.generator_dtype=float32", True),
+        ("rag", "rag.reranker=org/name", True),
+        ("rag", "rag.max_new_tokens=3", False),
+    ],
+)
+def test_an_algorithm_is_identified_by_the_keys_it_declares(runs, algorithm, override, read):
+    text = f"execution: {{algorithm: {algorithm}}}\n"
+    assert (hyper(runs, text, override) != hyper(runs, text)) is read
+
+
+def test_a_file_that_is_not_read_is_no_input(runs, tmp_path: Path):
+    (tmp_path / "reranker").mkdir()
+    text = "execution: {algorithm: %s}\nrag: {reranker: reranker}\n"
+    assert [run.inputs for run in runs(text % "lsr")] == [()]
+    assert [run.inputs for run in runs(text % "ralt")] == [(str(tmp_path / "reranker"),)]
+
+
+def test_a_corpus_depends_on_the_retriever_when_documents_are_cut_by_its_tokens(runs, tmp_path: Path):
+    (tmp_path / "docs").mkdir()
+    text = "pipeline: {a: {stage: corpus}}\ndata: {documents: %s}\n"
+    for documents, read in (("null", False), ("docs", True), ("[null, docs]", True)):
+        given = [run.hyper_parameters for run in runs(text % documents, "rag.retriever=org/name")]
+        plain = [run.hyper_parameters for run in runs(text % documents)]
+        assert (given != plain) is read
+        assert all(("rag" in hyper_parameters) is read for hyper_parameters in given)
+
+
+def test_a_sweep_multiplies_the_stages_that_read_its_key(runs):
+    text = (
+        "rag: {top_k: [1, 2]}\npipeline:\n  train: {execution: {algorithm: lsr}}\n"
+        "  report: {stage: evaluate, rag: {retriever: '${stages.train}/retriever'}}\n"
+    )
+    assert [run.name for run in runs(text)] == ["train", "report.0", "report.1"]
 
 
 def test_a_swept_setting_tells_runs_apart(runs):

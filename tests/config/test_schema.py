@@ -7,6 +7,7 @@ from pydantic import JsonValue, ValidationError
 
 from trainshed.config.axes import annotation_depth, nullable, takes_scalars
 from trainshed.config.fields import all_trainer_parameters
+from trainshed.config.parameters import TrainerParameters
 from trainshed.config.schema import (
     SECTIONS,
     DataSection,
@@ -15,6 +16,7 @@ from trainshed.config.schema import (
     RagSection,
     StageEntry,
 )
+from trainshed.errors import ConfigError
 
 CLASSES = {**SECTIONS, "stage": StageEntry, **all_trainer_parameters()}
 FIELDS = [
@@ -94,3 +96,25 @@ def test_values_that_cannot_be_meant(model, values, message):
 def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", "/home/someone")
     assert ExecutionSection(output_dir="~/runs").output_dir == "/home/someone/runs"
+
+
+def test_an_algorithm_reads_whole_sections_or_single_keys():
+    class Some(TrainerParameters):
+        reads = frozenset({"model", "rag.prompt", "rag.top_k"})
+
+    class All(TrainerParameters):
+        reads = frozenset({"rag", "rag.prompt"})
+
+    assert Some.sections_read() == {"model": None, "rag": frozenset({"prompt", "top_k"})}
+    assert All.sections_read() == {"rag": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"), [("rag.promt", "rag.prompt"), ("rga", "rag"), ("rag.", ""), ("execution.seed", "")]
+)
+def test_an_algorithm_reads_only_what_there_is(name, fix):
+    """A misspelt key would count for nothing, and the one that was meant would be missing."""
+    with pytest.raises(ConfigError, match="there is no section or key") as caught:
+        type("Wrong", (TrainerParameters,), {"reads": frozenset({"data", name}), "__module__": __name__})
+    assert caught.value.where == "Wrong.reads"
+    assert fix in (caught.value.fix or "")

@@ -164,6 +164,10 @@ class SectionDraft:
         for axis in self.axes:
             yield from ((axis.key[1:], item) for item in axis.values)
 
+    def gives(self, key: str) -> bool:
+        """Return whether a key has a value, in some run at least."""
+        return any(path[0] == key and value is not None for path, value in self.every_value())
+
     def _add(self, what: str, path: KeyPath, fix: str | None) -> None:
         source = self._locate((self.section, *path))
         self.problems.append(Problem(what, self._document.place(source), dotted(source), fix))

@@ -188,7 +188,7 @@ def example(template: str) -> str:
     given: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
     given["data"]["dataset_name"] = "${stages.corpus}"
     parameters: type[TrainerParameters] = TRAINER_PARAMETERS.get(chosen.algorithm)
-    shared = {"execution", *parameters.reads}
+    shared = {"execution", *parameters.sections_read()}
     if any(entry.get("stage") == "evaluate" for entry in chosen.pipeline.values()):
         shared.add("evaluation")
     for name in SECTIONS:

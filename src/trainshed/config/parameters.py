@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from trainshed.config.arguments import NO_ARGUMENTS, ArgumentTable, load_table
-from trainshed.config.schema import Section
+from trainshed.config.schema import SECTIONS, Section
+from trainshed.errors import ConfigError, did_you_mean
 
 #: arguments that may not be set by hand, and why
 COMPUTED_ARGUMENTS: Mapping[str, str] = {
@@ -29,6 +30,24 @@ COMPUTED_ARGUMENTS: Mapping[str, str] = {
     "use_cpu": "set execution.device",
 }
 
+#: sections of which an algorithm says what it reads; ``execution`` and ``training`` count for each
+READABLE_SECTIONS = ("model", "data", "rag", "evaluation")
+#: what a generator, a retriever and the store that they search are made of
+RAG_PARTS = frozenset(
+    f"rag.{key}"
+    for key in (
+        "retriever",
+        "query_encoder",
+        "knowledge_store",
+        "store",
+        "embed_batch_size",
+        "embed_dtype",
+        "prompt",
+        "no_context_prompt",
+        "max_length",
+    )
+)
+
 
 class TrainerParameters(Section):
     """The own parameters of one algorithm; subclass it, and name the class of its other arguments.
@@ -42,13 +61,42 @@ class TrainerParameters(Section):
     argument_defaults
         Our defaults over those of that class.
     reads
-        Sections besides ``execution`` and ``training`` that decide the result.
+        What decides the result besides ``execution`` and ``training``: names of whole sections, or of single
+        keys such as ``rag.prompt``. A run is not repeated when any other key changes, so a key that is read
+        and not named here makes results that are taken for those of another configuration.
+
+    Raises
+    ------
+    ConfigError
+        When a subclass names a section or key in ``reads`` that is not there.
     """
 
     arguments_table: ClassVar[str | None] = "transformers.TrainingArguments"
     hidden_arguments: ClassVar[Mapping[str, str]] = COMPUTED_ARGUMENTS
     argument_defaults: ClassVar[Mapping[str, Any]] = {"logging_steps": 10.0, "save_total_limit": 2}
     reads: ClassVar[frozenset[str]] = frozenset({"model", "data"})
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        known = {name: [f"{name}.{key}" for key in SECTIONS[name].model_fields] for name in READABLE_SECTIONS}
+        names = [*known, *(key for keys in known.values() for key in keys)]
+        for name in sorted(cls.reads - set(names)):
+            # counted as nothing, it would leave the key that was meant out of a run's identity
+            raise ConfigError(
+                f"there is no section or key {name!r} to read",
+                where=f"{cls.__name__}.reads",
+                fix=did_you_mean(name, names if "." in name else known),
+            )
+
+    @classmethod
+    def sections_read(cls) -> dict[str, frozenset[str] | None]:
+        """Return `reads` by section: its keys, None for all of them."""
+        found: dict[str, frozenset[str] | None] = {}
+        for section in READABLE_SECTIONS:
+            keys = {name.partition(".")[2] for name in cls.reads if name.partition(".")[0] == section}
+            if keys:
+                found[section] = None if section in cls.reads else frozenset(keys)
+        return found
 
     @classmethod
     def table(cls) -> ArgumentTable:

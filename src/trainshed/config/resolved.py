@@ -12,7 +12,7 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from trainshed.config.interpolation import fill_environment, resolve_stage
-from trainshed.config.parameters import TrainerParameters
+from trainshed.config.parameters import READABLE_SECTIONS, TrainerParameters
 from trainshed.config.schema import (
     SECTIONS,
     DataSection,
@@ -29,6 +29,8 @@ FORMAT = 1
 
 _CORPUS = frozenset({"dataset_name", "dataset_config", "columns", "max_passages", "documents"})
 _CORPUS |= {"chunk_tokens", "chunk_overlap"}
+_STORE = frozenset({"retriever", "query_encoder", "store", "store_url", "hybrid", "rrf_k"})
+_STORE |= {"embed_batch_size", "embed_dtype"}
 _SPLITS = frozenset({"train_split", "validation_split", "test_split"})
 
 STAGE_READS: Mapping[str, Mapping[str, frozenset[str] | None]] = {
@@ -40,7 +42,7 @@ STAGE_READS: Mapping[str, Mapping[str, frozenset[str] | None]] = {
     "index": {
         "execution": frozenset({"seed"}),
         "data": _CORPUS,
-        "rag": frozenset({"retriever", "store", "store_url", "hybrid", "embed_batch_size", "embed_dtype"}),
+        "rag": _STORE,
     },
     "train": {"execution": frozenset({"seed", "algorithm"}), "model": None, "data": None, "rag": None},
     "evaluate": {
@@ -52,8 +54,9 @@ STAGE_READS: Mapping[str, Mapping[str, frozenset[str] | None]] = {
     },
 }
 """What decides the result of each kind of stage: section to keys, None for all. A training stage reads
-``training`` and, of ``model``, ``data`` and ``rag``, what its algorithm declares; kinds from plug-ins read
-everything."""
+``training`` and, of ``model``, ``data`` and ``rag``, what its algorithm declares
+(`TrainerParameters.reads`); kinds from plug-ins read everything. What a stage reads and is not told here is
+no part of its identity, and a result of another value is taken for its own."""
 
 
 def stage_of(run: str) -> str:
@@ -65,10 +68,9 @@ def reads(kind: str, parameters: type[TrainerParameters] | None) -> dict[str, fr
     """Return what a stage reads: section to keys, None for all of them."""
     known = dict(STAGE_READS.get(kind, dict.fromkeys(SECTIONS)))
     if kind == "train" and parameters is not None:
-        for section in ("model", "data", "rag", "evaluation"):
+        for section in READABLE_SECTIONS:
             known.pop(section, None)
-            if section in parameters.reads:
-                known[section] = None
+        known.update(parameters.sections_read())
     return known
 
 

@@ -71,10 +71,17 @@ class StageDraft:
         """The algorithms of a training stage, in order."""
         return tuple(self.training)
 
+    def reads(self, parameters: type[TrainerParameters] | None) -> dict[str, frozenset[str] | None]:
+        """Return what this stage reads, given what it says: section to keys, None for all of them."""
+        read = reads(self.kind, parameters)
+        if self.kind == "corpus" and not self.sections["data"].gives("documents"):
+            # documents are cut by the retriever's tokens; without any it is not asked
+            del read["rag"]
+        return read
+
     def axes(self, algorithm: str | None) -> Iterator[Axis]:
         """Return the axes that multiply this stage for an algorithm: those of the keys that it reads."""
-        parameters = TRAINER_PARAMETERS.get(algorithm) if algorithm else None
-        read = reads(self.kind, parameters)
+        read = self.reads(TRAINER_PARAMETERS.get(algorithm) if algorithm else None)
         active = self.kind in ("train", "evaluate")
         for name, draft in self.sections.items():
             for axis in draft.axes:
@@ -306,7 +313,7 @@ class StageReader:
     def _references(self, stage: StageDraft) -> Iterator[tuple[str, KeyPath]]:
         """Return the stages that values refer to, as far as this kind of stage reads those values."""
         parameters = parameters_of(list(stage.algorithms)).values()
-        read = [reads(stage.kind, p) for p in parameters] or [reads(stage.kind, None)]
+        read = [stage.reads(p) for p in parameters] or [stage.reads(None)]
         for draft in stage.drafts():
             for key, value in draft.every_value():
                 wanted = draft.section in ("training", "environment") or any(

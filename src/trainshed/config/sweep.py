@@ -15,7 +15,7 @@ from trainshed.config.checking import Checked, InvalidSection, SectionDraft
 from trainshed.config.documents import dotted
 from trainshed.config.load import Config
 from trainshed.config.problems import Problem, configuration_error
-from trainshed.config.resolved import ResolvedRun, RunConfig, reads
+from trainshed.config.resolved import ResolvedRun, RunConfig
 from trainshed.config.stages import StageDraft
 from trainshed.config.yaml_source import KeyPath
 from trainshed.registry import TRAINER_PARAMETERS
@@ -103,7 +103,7 @@ class _Expansion:
         if algorithm:
             training = stage.training[TRAINER_PARAMETERS.canonical(algorithm)]
             checked["training"] = training.at(row)
-        read = reads(stage.kind, parameters)
+        read = stage.reads(parameters)
         hyper: dict[str, Any] = {"stage": stage.kind}
         inputs: list[str] = []
         for section, part in checked.items():

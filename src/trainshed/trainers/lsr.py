@@ -12,7 +12,7 @@ Left out: the losses (`rag.losses`), scoring (`rag.scoring`), training the gener
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -30,7 +30,11 @@ from trainshed.rag.scoring import AnswerScorer
 from trainshed.rag.system import RAGSystem
 from trainshed.trainers.base import TrainResult
 from trainshed.trainers.checkpoints import written_into
+from trainshed.trainers.rag_data import make_learning_system
 from trainshed.trainers.rag_trainer import RAGPartTrainer
+
+if TYPE_CHECKING:
+    from trainshed.config.resolved import RunConfig
 
 _SCORES, _EMBEDDINGS = "scores.sqlite", "passage_embeddings.safetensors"
 _RANK_DEPTH = 10
@@ -62,6 +66,11 @@ class HuggingFaceTrainerForLSR(RAGPartTrainer):
         self._rows_by_id: dict[str, int] | None = None
         self._both: _Encoders | None = None
         self._passed = 0
+
+    @classmethod
+    def make_system(cls, config: "RunConfig") -> RAGSystem:
+        """Make the system to train: the store is searched directly, and nothing is answered."""
+        return make_learning_system(config, scores=True, retrieves=False)
 
     @property
     def module(self) -> nn.Module:

@@ -14,7 +14,7 @@ from trainshed.config.trainers.rag import RAGParameters
 from trainshed.errors import ConfigError, did_you_mean
 from trainshed.trainers.base import RunContext, Trainer, TrainerSettings, TrainResult
 from trainshed.trainers.lsr import HuggingFaceTrainerForLSR
-from trainshed.trainers.rag_data import make_system, read_split
+from trainshed.trainers.rag_data import make_learning_system, read_split
 from trainshed.trainers.rag_trainer import RAGPartTrainer
 from trainshed.trainers.ralt import HuggingFaceTrainerForRALT
 
@@ -106,7 +106,7 @@ class HuggingFaceRAGTrainerManager(Trainer):
         if training is None or not isinstance(training.own, RAGParameters):
             raise ConfigError("the run has no parameters of rag", where="training")
         own, data, seed = training.own, config.data, config.execution.seed
-        system = make_system(config)
+        system = make_learning_system(config, scores=True, retrieves=True)
         train = read_split(data, data.train_split, limit=data.max_train_samples)
         held_out = read_split(data, data.validation_split, limit=data.max_eval_samples)
         settings = TrainerSettings.from_context(context)

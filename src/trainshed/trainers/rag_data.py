@@ -64,15 +64,17 @@ def make_template(rag: RagSection, saved: PromptTemplate | None = None) -> Promp
     return PromptTemplate(rag.prompt, no_context=rag.no_context_prompt)
 
 
-def make_generator(model: ModelSection, rag: RagSection, *, device: str, seed: int) -> Generator:
-    """Load the generator that a configuration names."""
+def make_generator(
+    model: ModelSection, rag: RagSection, *, device: str, seed: int, answers: bool = True
+) -> Generator:
+    """Load the generator that a configuration names; one that only learns computes in its own precision."""
     loaded, tokenizer = load_section(model, device=device, seed=seed)
     return Generator(
         loaded,
         tokenizer,
         template=make_template(rag, saved_template(model.model_name_or_path)),
         max_length=rag.max_length,
-        dtype=rag.generator_dtype,
+        dtype=rag.generator_dtype if answers else None,
     )
 
 
@@ -130,12 +132,34 @@ def make_rag_config(rag: RagSection, seed: int) -> RAGConfig:
 
 def make_system(config: "RunConfig") -> RAGSystem:
     """Make the RAG system that a configuration describes."""
-    device, seed = config.execution.device, config.execution.seed
-    retriever = make_retriever(config.rag, device=device)
-    return RAGSystem(
-        generator=make_generator(config.model, config.rag, device=device, seed=seed),
+    system = make_learning_system(config, scores=True, retrieves=True)
+    system.rag_config = make_rag_config(config.rag, config.execution.seed)
+    return system
+
+
+def make_learning_system(config: "RunConfig", *, scores: bool, retrieves: bool) -> RAGSystem:
+    """Make the system as far as a training needs it: of the keys that only decide answers none is read.
+
+    What is read here for an algorithm stands in its `TrainerParameters.reads`.
+
+    Parameters
+    ----------
+    config
+        Describes the system.
+    scores
+        The generator scores answers, in the precision that it answers with.
+    retrieves
+        The system retrieves, reranked where the configuration says so, and weighs what it finds.
+    """
+    device, seed, rag = config.execution.device, config.execution.seed, config.rag
+    retriever = make_retriever(rag, device=device)
+    system = RAGSystem(
+        generator=make_generator(config.model, rag, device=device, seed=seed, answers=scores),
         retriever=retriever,
         knowledge_store=make_store(config, retriever),
-        rag_config=make_rag_config(config.rag, seed),
-        reranker=None if config.rag.reranker is None else CrossEncoderReranker(config.rag.reranker),
+        rag_config=RAGConfig(seed=seed),
     )
+    if retrieves:
+        system.rag_config = RAGConfig(retrieval_temperature=rag.retrieval_temperature, seed=seed)
+        system.reranker = None if rag.reranker is None else CrossEncoderReranker(rag.reranker)
+    return system

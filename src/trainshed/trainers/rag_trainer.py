@@ -4,7 +4,7 @@ Left out: what the parts learn from (`lsr`, `ralt`).
 """
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from transformers import TrainingArguments
 
@@ -15,6 +15,9 @@ from trainshed.rag.system import RAGSystem
 from trainshed.trainers.base import RunContext, TrainerSettings, TrainResult
 from trainshed.trainers.rag_data import as_examples, make_system, read_split
 from trainshed.trainers.transformers_family import TransformersTrainer
+
+if TYPE_CHECKING:
+    from trainshed.config.resolved import RunConfig
 
 
 class RAGPartTrainer(TransformersTrainer):
@@ -72,7 +75,7 @@ class RAGPartTrainer(TransformersTrainer):
             raise ConfigError(f"the run has no parameters of {cls.algorithm}", where="training")
         data = config.data
         return cls(
-            make_system(config),
+            cls.make_system(config),
             read_split(data, data.train_split, limit=data.max_train_samples),
             training.arguments,
             eval_dataset=read_split(data, data.validation_split, limit=data.max_eval_samples),
@@ -80,6 +83,11 @@ class RAGPartTrainer(TransformersTrainer):
             seed=config.execution.seed,
             settings=TrainerSettings.from_context(context),
         )
+
+    @classmethod
+    def make_system(cls, config: "RunConfig") -> RAGSystem:
+        """Make the system to train, of the keys of ``rag`` that the parameters declare: here of all."""
+        return make_system(config)
 
     @property
     def train_dataset(self) -> list[RagExample] | None:

@@ -7,7 +7,7 @@ Left out: training the retriever (`lsr`).
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +29,15 @@ from trainshed.rag.instances import (
 )
 from trainshed.rag.losses import retrieval_log_probs
 from trainshed.rag.prompts import PromptTokenizer
+from trainshed.rag.system import RAGSystem
 from trainshed.trainers.checkpoints import written_into
 from trainshed.trainers.packing import TokenRow, collate_rows, pack
+from trainshed.trainers.rag_data import make_learning_system
 from trainshed.trainers.rag_trainer import RAGPartTrainer
 from trainshed.trainers.token_loss import weighted_token_loss
+
+if TYPE_CHECKING:
+    from trainshed.config.resolved import RunConfig
 
 #: questions that are retrieved for at once
 _RETRIEVE_AT_ONCE = 256
@@ -52,6 +57,11 @@ class HuggingFaceTrainerForRALT(RAGPartTrainer):
         self._instances: list[Any] | None = None
         self._held_out: list[Any] | None = None
         self._answering: AnswerModel | None = None
+
+    @classmethod
+    def make_system(cls, config: "RunConfig") -> RAGSystem:
+        """Make the system to train: it retrieves, and the generator learns in its own precision."""
+        return make_learning_system(config, scores=False, retrieves=True)
 
     @property
     def module(self) -> nn.Module:

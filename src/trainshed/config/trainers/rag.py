@@ -11,7 +11,8 @@ from trainshed.config.trainers.ralt import RALTParameters
 class RAGParameters(TrainerParameters):
     """What training a RAG system takes besides the arguments of `transformers.TrainingArguments`."""
 
-    reads: ClassVar[frozenset[str]] = frozenset({"model", "data", "rag"})
+    # both parts train one system, whichever of them the mode names
+    reads: ClassVar[frozenset[str]] = LSRParameters.reads | RALTParameters.reads
 
     mode: Literal["retriever", "generator", "both"] = "retriever"
     """Part that learns; `both` trains one after the other in turns."""

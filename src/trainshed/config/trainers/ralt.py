@@ -7,14 +7,19 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from trainshed.config.parameters import TrainerParameters
+from trainshed.config.parameters import RAG_PARTS, TrainerParameters
 from trainshed.config.schema import Count, Share
 
 
 class RALTParameters(TrainerParameters):
     """What RALT takes besides the arguments of `transformers.TrainingArguments`."""
 
-    reads: ClassVar[frozenset[str]] = frozenset({"model", "data", "rag"})
+    reads: ClassVar[frozenset[str]] = RAG_PARTS | {
+        "model",
+        "data",
+        "rag.reranker",
+        "rag.retrieval_temperature",
+    }
 
     passages_per_question: Count = 4
     """Retrieved passages of a question, each in a training instance of its own, as in RA-DIT."""
@@ -38,7 +43,7 @@ class RALTParameters(TrainerParameters):
             for name in ("include_no_context", "packing", "weight_by_retrieval"):
                 if getattr(self, name):
                     raise ValueError(
-                        f"objective: marginal sums over a question's passages, and {name} has no place in it; "
+                        f"objective: marginal sums over a question's passages, where {name} has no place; "
                         f"leave {name} out, or use objective: each"
                     )
         return self

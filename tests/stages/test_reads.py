@@ -1,0 +1,220 @@
+"""What stages and trainers read of the configuration while they work is what they declare, and no more.
+
+A key that is read and not declared would let a result of another configuration pass for that of this one.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainshed.config.fields import keys_of
+from trainshed.config.resolved import RunConfig, TrainingSection, reads
+from trainshed.config.schema import (
+    SECTIONS,
+    DataSection,
+    EvaluationSection,
+    ExecutionSection,
+    ModelSection,
+    RagSection,
+)
+from trainshed.data.jsonl import write_jsonl
+from trainshed.models.causal_lm import save_causal_lm
+from trainshed.plan.directory import RunDirectory
+from trainshed.rag.system import RAGConfig
+from trainshed.registry import STAGES, TRAINER_PARAMETERS, TRAINERS
+from trainshed.stages.context import StageContext
+from trainshed.trainers.rag_data import make_retriever
+
+PROMPT = {"prompt": "{context}\n{query}", "no_context_prompt": "{query}"}
+SETTINGS = {f"{n}.{key}" for n, s in SECTIONS.items() for key, spec in keys_of(s).items() if spec.setting}
+#: how a section is taken as a whole, past its attributes
+WHOLE = {"model_dump", "model_dump_json", "model_copy", "__iter__"}
+
+
+def recording(name: str, values: Any, seen: set[str]) -> Any:
+    """Return a section that notes which of its keys are read."""
+    model = SECTIONS[name]
+
+    class Recording(model):
+        def __getattribute__(self, attribute: str) -> Any:
+            if attribute in model.model_fields:
+                seen.add(f"{name}.{attribute}")
+            elif attribute in WHOLE:
+                seen.update(f"{name}.{key}" for key in model.model_fields)
+            return super().__getattribute__(attribute)
+
+        def __iter__(self) -> Iterator[Any]:
+            seen.update(f"{name}.{key}" for key in model.model_fields)
+            return super().__iter__()
+
+    return Recording.model_validate(values.model_dump(exclude_unset=True))
+
+
+def declared(config: RunConfig) -> set[str]:
+    """Return ``section.key`` of all that a run of this configuration may read."""
+    parameters = TRAINER_PARAMETERS.get(config.training.algorithm) if config.training else None
+    told = reads(config.stage, parameters)
+    return {
+        f"{name}.{key}"
+        for name, keys in told.items()
+        for key in (SECTIONS[name].model_fields if keys is None else keys)
+    }
+
+
+@pytest.fixture
+def parts(tmp_path, passages, examples, encoder_directory, random_llama, tokenizer) -> dict[str, Path]:
+    """Write the tiny system and its data down as a user has them."""
+    found = {name: tmp_path / name for name in ("generator", "data", "passages.jsonl", "documents")}
+    found["generator"].mkdir()
+    save_causal_lm(random_llama, tokenizer, found["generator"])
+    questions = [example.to_json() for example in examples]
+    write_jsonl(found["data"] / "train.jsonl", questions[:8])
+    for split in ("validation", "test"):
+        write_jsonl(found["data"] / f"{split}.jsonl", questions[8:12])
+    write_jsonl(found["passages.jsonl"], [passage.to_json() for passage in passages])
+    found["documents"].mkdir()
+    text = "\n\n".join(passage.text for passage in passages)
+    (found["documents"] / "facts.md").write_text(f"# Facts\n\n{text}\n")
+    return {**found, "encoder": Path(encoder_directory)}
+
+
+@pytest.fixture
+def configured(parts, tmp_path) -> Callable[..., tuple[StageContext, set[str]]]:
+    """Return a function that makes the context of a run, and the set of the keys that it reads."""
+
+    def make(stage: str, rag: dict[str, Any], **more: Any) -> tuple[StageContext, set[str]]:
+        data = {"dataset_name": str(parts["data"]), "documents": str(parts["passages.jsonl"])}
+        plain = RunConfig(
+            name="run",
+            stage=stage,
+            execution=ExecutionSection(seed=1, device="cpu", algorithm=more.pop("algorithm", None)),
+            model=ModelSection(model_name_or_path=str(parts["generator"])),
+            data=DataSection(**{**data, **more.pop("data", {})}),
+            rag=RagSection(**{"retriever": str(parts["encoder"]), **rag}),
+            evaluation=EvaluationSection(**more.pop("evaluation", {})),
+            **more,
+        )
+        seen: set[str] = set()
+        sections = {name: recording(name, getattr(plain, name), seen) for name in SECTIONS}
+        number = sum(1 for _ in tmp_path.glob("run*"))
+        directory = RunDirectory(tmp_path / f"run{number}")
+        directory.outputs.mkdir(parents=True)
+        seen.clear()
+        return StageContext(directory, dataclasses.replace(plain, **sections)), seen
+
+    return make
+
+
+@pytest.fixture
+def store(configured) -> dict[str, str]:
+    """Return a saved store, as a configuration names it."""
+    context, _ = configured("index", {})
+    STAGES.get("index")(context)
+    return {"knowledge_store": str(context.directory.outputs / "knowledge_store")}
+
+
+def told(seen: set[str]) -> set[str]:
+    return {key for key in seen if key.startswith("rag.")}
+
+
+@pytest.mark.parametrize("rag", [{}, {"hybrid": True}])
+def test_building_an_index(configured, rag):
+    context, seen = configured("index", rag)
+    STAGES.get("index")(context)
+    assert seen - SETTINGS <= declared(context.config)
+    assert told(seen) <= declared(context.config)
+    assert ("rag.rrf_k" in seen) is bool(rag)
+    if rag:
+        assert told(seen) == told(declared(context.config))
+
+
+def test_preparing_a_corpus(configured, parts):
+    cut = {"documents": str(parts["documents"]), "dataset_name": None, "chunk_tokens": 16, "chunk_overlap": 4}
+    whole = {"documents": None, "dataset_name": "builtin", "max_passages": 50}
+    for data, expected in ((cut, {"rag.retriever"}), ({}, set()), (whole, set())):
+        context, seen = configured("corpus", {}, data=data)
+        STAGES.get("corpus")(context)
+        assert seen - SETTINGS <= declared(context.config)
+        assert told(seen) == expected
+
+
+def test_evaluating(configured, store, parts):
+    evaluation = {
+        "baseline_generator": str(parts["generator"]),
+        "baseline_retriever": str(parts["encoder"]),
+        "bootstrap_samples": 5,
+    }
+    for rag in ({"max_new_tokens": 2}, {**store, **PROMPT, "max_new_tokens": 2}):
+        context, seen = configured("evaluate", rag, evaluation=evaluation)
+        STAGES.get("evaluate")(context)
+        assert seen - SETTINGS <= declared(context.config)
+
+
+OWN = {
+    "lsr": [{}, {"candidates": 3, "gate": False, "train_passage_encoder": True, "refresh_steps": 1}],
+    "ralt": [{"packing": True}, {"weight_by_retrieval": True, "include_no_context": 0.5}],
+    "rag": [{"mode": "both"}, {"mode": "generator"}],
+    "pretrain": [{"block_size": 64}],
+}
+COLUMNS = {"pretrain": {"columns": {"prompt": "query", "completion": "response"}}}
+#: what a system's own settings may decide of the training; all others only decide answers
+ANSWERING = {
+    "lsr": set(),
+    "ralt": {"retrieval_temperature", "rerank_from"},
+    "rag": {"retrieval_temperature", "rerank_from"},
+    "pretrain": set(),
+}
+
+
+@pytest.mark.parametrize("algorithm", TRAINERS.rows)
+def test_training(configured, store, algorithm, monkeypatch):
+    read: set[str] = set()
+    asked: set[str] = set()
+    fields = {field.name for field in dataclasses.fields(RAGConfig)}
+
+    def note(self: RAGConfig, name: str) -> Any:
+        if name in fields:
+            asked.add(name)
+        return object.__getattribute__(self, name)
+
+    arguments = {"max_steps": 1, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2}
+    for rag in ({}, {**store, **PROMPT}):
+        for own in OWN[algorithm]:
+            parameters = TRAINER_PARAMETERS.get(algorithm).model_validate(own)
+            training = TrainingSection(algorithm, parameters, arguments)
+            data = COLUMNS.get(algorithm, {})
+            context, seen = configured("train", rag, algorithm=algorithm, training=training, data=data)
+            trainer = TRAINERS.get(algorithm).from_run(context)
+            with monkeypatch.context() as patch:
+                patch.setattr(RAGConfig, "__getattribute__", note)
+                trainer.train()
+                trainer.evaluate()
+                trainer.save(context.directory.outputs)
+            assert seen - SETTINGS <= declared(context.config)
+            assert told(seen) <= declared(context.config)
+            read |= told(seen)
+    assert read == told(declared(context.config))
+    assert asked <= ANSWERING[algorithm]
+
+
+def test_a_recording_section_sees_every_way_of_reading():
+    """The tests above prove nothing when it misses one."""
+    plain, everything = RagSection(top_k=3), {f"rag.{key}" for key in RagSection.model_fields}
+    ways: list[tuple[Callable[[Any], Any], set[str]]] = [
+        (lambda rag: rag.top_k, {"rag.top_k"}),
+        (lambda rag: getattr(rag, "hybrid"), {"rag.hybrid"}),  # noqa: B009 - the way that is tried
+        (dict, everything),
+        (lambda rag: rag.model_dump(), everything),
+        (lambda rag: json.loads(rag.model_dump_json()), everything),
+        (lambda rag: make_retriever(rag.model_copy(update={}), device="cpu"), everything),
+    ]
+    for way, expected in ways:
+        seen: set[str] = set()
+        section = recording("rag", plain, seen)
+        seen.clear()
+        way(section)
+        assert seen == expected
