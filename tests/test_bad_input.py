@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,15 @@ rag: {retriever: retriever, knowledge_store: store, max_length: 64, generator_dt
 training: {max_steps: 2, per_device_train_batch_size: 4, save_steps: 1}
 """
 INDEX = "pipeline: {index: {stage: index, data: {documents: passages.jsonl}, rag: {retriever: encoder}}}\n"
+TWO_STAGES = """\
+pipeline:
+  first: {execution: {algorithm: ralt}, model: {model_name_or_path: generator}}
+  second: {execution: {algorithm: ralt}, model: {model_name_or_path: "${stages.first}"}}
+  report:
+    stage: evaluate
+    model: {model_name_or_path: "${stages.second}"}
+    evaluation: {split: train, bootstrap_samples: 20}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +72,15 @@ def call(*arguments) -> int:
     return end.value.code
 
 
-def contents(directory) -> dict[str, str]:
+def contents(directory) -> dict[Path, str]:
     """Digests of every file of every run that is complete."""
     runs = [path.parent for path in directory.glob("*/status.json") if '"done"' in path.read_text()]
-    files = [file for run in runs for file in sorted(run.rglob("*")) if file.is_file()]
-    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {name: digest for run in runs for name, digest in digests(run).items()}
+
+
+def digests(directory) -> dict[Path, str]:
+    files = [file for file in sorted(directory.rglob("*")) if file.is_file()]
+    return {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def write_rows(path, *rows) -> None:
@@ -221,31 +235,94 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(project, cap
     assert "interrupted" not in capsys.readouterr().err
 
 
-def test_corrupt_checkpoints_are_never_gone_on_from(project, capsys, monkeypatch):
-    """A training that was stopped after its first checkpoint, which was damaged since."""
+def stopped_after(monkeypatch, checkpoint) -> None:
+    """Let writing a training's next checkpoint but ``checkpoint`` ones fail."""
+    real, calls = checkpoints.sync_tree, []
 
-    def crash(self, *arguments, **options):
-        raise OSError(errno.EIO, "input/output error")
-
-    real = checkpoints.sync_tree
-    calls = []
-
-    def fail_at_second(path):
+    def fail(path):
         calls.append(path)
-        if len(calls) == 2:
-            crash(None)
+        if len(calls) > checkpoint:
+            raise OSError(errno.EIO, "input/output error")
         real(path)
 
-    monkeypatch.setattr(checkpoints, "sync_tree", fail_at_second)
-    assert call("run", "ralt.yaml", "execution.seed=9") == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "sync_tree", fail)
+        assert call("run", "ralt.yaml", *THREE_STEPS) == 1
+
+
+THREE_STEPS = ("execution.seed=9", "training.max_steps=3")
+
+
+def flip(file) -> None:
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 4
+    file.write_bytes(content)
+
+
+def not_done(project):
     (run,) = (
         path.parent for path in project.glob("outputs/*/*/status.json") if '"done"' not in path.read_text()
     )
-    weights = run / "checkpoints" / "checkpoint-1" / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-5] ^= 4
-    weights.write_bytes(content)
+    return run
+
+
+def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_taken(project, capsys, monkeypatch):
+    stopped_after(monkeypatch, 2)
+    newest = not_done(project) / "checkpoints" / "checkpoint-2"
+    flip(newest / "model.safetensors")
     capsys.readouterr()
-    assert call("run", "ralt.yaml", "execution.seed=9") == 0
+    assert call("run", "ralt.yaml", *THREE_STEPS) == 0
     told = "".join(capsys.readouterr())
-    assert re.search(r"checkpoint-1.*model\.safetensors is damaged", told), told
+    assert f"checkpoint-2 is not usable and is removed: model.safetensors is damaged ({newest})" in told
+    assert "going on from step 1 " in told
+
+
+def test_when_all_checkpoints_are_damaged_a_run_ends_and_deletes_nothing(project, capsys, monkeypatch):
+    done = contents(project / "outputs" / "ralt")
+    stopped_after(monkeypatch, 2)
+    run = not_done(project)
+    for weights in run.glob("checkpoints/*/model.safetensors"):
+        flip(weights)
+    before = digests(run / "checkpoints")
+    assert len({name.parent for name in before}) == 2
+    for _ in range(2):
+        capsys.readouterr()
+        assert call("run", "ralt.yaml", *THREE_STEPS) == 1
+        error = capsys.readouterr().err
+        assert "checkpoint-2: model.safetensors is damaged; checkpoint-1: model" in error
+        assert re.search(rf"^  where: +{run / 'checkpoints'}$", error, re.M), error
+        assert re.search("^  fix: +delete .*--force", error, re.M), error
+        assert "Traceback" not in error
+        assert digests(run / "checkpoints") == before
+    assert contents(project / "outputs" / "ralt") == done
+    assert call("run", "ralt.yaml", *THREE_STEPS, "--force", "ralt") == 0
+    assert "going on from" not in capsys.readouterr().err
+
+
+def test_a_cut_model_of_a_finished_stage_is_not_gone_on_with(project, capsys):
+    """Its stage is run again with the plan; what loads it without that ends with an error."""
+    shared = "".join(CONFIG.splitlines(keepends=True)[2:])
+    (project / "two.yaml").write_text(f"execution: {{device: cpu}}\n{shared}{TWO_STAGES}")
+    assert call("run", "two.yaml") == 0
+    outputs = project / "outputs" / "two"
+    (weights,) = outputs.glob("second-*/outputs/model.safetensors")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    (report,) = outputs.glob("report-*")
+    before = {**digests(report / "outputs"), **digests(weights.parent)}
+    for arguments in (
+        ("ask", str(outputs), "which word ?"),
+        ("evaluate", str(outputs), "--data", "train.jsonl"),
+        ("run", "ralt.yaml", f"model.model_name_or_path={weights.parent}"),
+    ):
+        capsys.readouterr()
+        assert call(*arguments) == 1
+        error = capsys.readouterr().err
+        assert "the weights file is damaged" in error
+        assert re.search(rf"^  where: +{weights}$", error, re.M), error
+        assert re.search(r"^  fix: +\S", error, re.M), error
+        assert "Traceback" not in error
+    assert {**digests(report / "outputs"), **digests(weights.parent)} == before
+    assert call("run", "two.yaml") == 0
+    assert "outputs/model.safetensors is damaged" in capsys.readouterr().out
+    assert weights.read_bytes() == whole

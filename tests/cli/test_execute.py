@@ -34,6 +34,18 @@ def test_what_is_upstream_must_be_done(project):
     assert str(first) in done.stderr
 
 
+def test_what_is_upstream_must_be_as_it_was_written(project, undisturbed):
+    project("run", "p.yaml", FAKE_FAIL="second:data")
+    weights = project.directory("first") / "outputs" / "model" / "weights.txt"
+    weights.write_text(weights.read_text()[:-1])
+    done = project("execute", project.directory("second"))
+    assert done.returncode == 1
+    assert "it needs first, whose outputs/model/weights.txt is damaged" in done.stderr
+    assert f"where: {weights.parents[2]}" in done.stderr
+    project.run_ok()
+    assert project.weights() == undisturbed
+
+
 def test_a_lock_that_is_held_is_refused(project):
     project("run", "p.yaml", FAKE_FAIL="first:data")
     directory = project.directory("first")

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -234,14 +235,20 @@ def test_a_damaged_newest_checkpoint_falls_back(undisturbed, tmp_path, capsys, d
     assert len(again.seen) == 10
 
 
-def test_no_intact_checkpoint_starts_afresh(undisturbed, tmp_path, capsys):
+def test_no_intact_checkpoint_stops_until_they_are_deleted(undisturbed, tmp_path):
     with pytest.raises(OSError, match="killed"):
         Regression(arguments=SEVEN, seed=5, settings=settings(tmp_path), callbacks=[KillAt(3, crash)]).train()
-    (tmp_path / "checkpoints" / "checkpoint-2" / "model.safetensors").write_bytes(b"")
+    weights = tmp_path / "checkpoints" / "checkpoint-2" / "model.safetensors"
+    weights.write_bytes(b"")
     (tmp_path / "checkpoints" / ".checkpoint-4.partial").mkdir()
     again = Regression(arguments=SEVEN, seed=5, settings=settings(tmp_path))
+    with pytest.raises(CheckpointError, match=r"checkpoint-2: model\.safetensors is damaged"):
+        again.train()
+    assert again.seen == []
+    assert weights.exists()
+    shutil.rmtree(tmp_path / "checkpoints")
+    again = Regression(arguments=SEVEN, seed=5, settings=settings(tmp_path))
     again.train()
-    assert "starting from the beginning" in capsys.readouterr().err
     assert weights_hash(again.net) == undisturbed[1]
 
 

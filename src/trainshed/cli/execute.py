@@ -121,6 +121,13 @@ def _upstream(directory: RunDirectory, entry: dict[str, Any]) -> tuple[dict[str,
                 where=str(upstream.path),
                 fix="run the whole configuration with `trainshed run`",
             )
+        damage = upstream.damage()
+        if damage is not None:
+            raise RunError(
+                f"it needs {name}, whose {damage}",
+                where=str(upstream.path),
+                fix="run the whole configuration with `trainshed run`, which makes it again",
+            )
         inputs[name], digests[name] = upstream.outputs, status.outputs_digest()
     return inputs, digests
 

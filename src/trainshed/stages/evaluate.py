@@ -15,7 +15,7 @@ import numpy as np
 from trainshed.config.schema import EvaluationSection
 from trainshed.data.examples import RagExample
 from trainshed.data.jsonl import jsonl_text
-from trainshed.errors import DataError
+from trainshed.errors import CheckpointError, DataError
 from trainshed.evaluation.generation import GenerationEvaluation, evaluate_generation
 from trainshed.evaluation.report import comparison_table, write_report
 from trainshed.evaluation.retrieval import RetrievalEvaluation, evaluate_retrieval
@@ -93,7 +93,14 @@ class _Measuring:
         if not place.exists():
             write_json(place, measure().to_json())
         # also what was measured just now is read back, so that a restart changes nothing
-        return kind.from_json(read_json(place))
+        try:
+            return kind.from_json(read_json(place))
+        except (ValueError, KeyError, TypeError, DataError) as error:
+            raise CheckpointError(
+                f"what was measured before is damaged ({type(error).__name__})",
+                where=str(place),
+                fix="delete this file and run the same command again: it is measured anew",
+            ) from error
 
 
 def run(context: StageContext) -> StageResult:

@@ -1,8 +1,8 @@
 """Checkpoints that are whole or not there.
 
 A checkpoint is written beside its final name, with a manifest of digests, synced, and renamed. Reading
-verifies the digests, so that a torn or bit-flipped one is found and the one before it is used. Left out: what
-a checkpoint holds (see `loop`).
+verifies the digests, so that a torn or bit-flipped one is found and the one before it is used; when none is
+whole, the training stops instead of starting over unasked. Left out: what a checkpoint holds (see `loop`).
 """
 
 import contextlib
@@ -55,22 +55,27 @@ def write_manifest(path: Path, fingerprint: str) -> None:
 def damage(path: Path) -> str | None:
     """Return what is wrong with a checkpoint, or None when every file is as it was written."""
     try:
-        files = read_json(path / MANIFEST)["files"]
+        manifest = read_json(path / MANIFEST)
+        files = {name: (row["size"], row["digest"]) for name, row in manifest["files"].items()}
+        manifest["fingerprint"]  # must be there too
     except FileNotFoundError:
         return f"it has no {MANIFEST}"
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
         return f"{MANIFEST} is damaged"
-    for name, recorded in files.items():
+    for name, (size, digest) in files.items():
         file = path / name
         if not file.is_file():
             return f"{name} is missing"
-        if file.stat().st_size != recorded["size"] or digest_file(file) != recorded["digest"]:
-            return f"{name} is damaged"
+        try:
+            if file.stat().st_size != size or digest_file(file) != digest:
+                return f"{name} is damaged"
+        except OSError as error:
+            return f"{name} cannot be read: {error.strerror}"
     return None
 
 
 def latest_checkpoint(directory: Path, fingerprint: str) -> Path | None:
-    """Return the newest intact checkpoint; damaged ones are removed, and a line says so.
+    """Return the newest intact checkpoint; damaged ones that are newer are removed, and a line says so.
 
     Parameters
     ----------
@@ -82,25 +87,39 @@ def latest_checkpoint(directory: Path, fingerprint: str) -> Path | None:
     Raises
     ------
     CheckpointError
-        When the newest intact one belongs to another training.
+        When there are checkpoints and none is intact, or the newest intact one belongs to another training;
+        nothing is removed then.
     """
-    found = checkpoints(directory)
-    for path in found:
+    unusable: dict[Path, str] = {}
+    for path in checkpoints(directory):
         wrong = damage(path)
         if wrong is None:
-            if read_json(path / MANIFEST)["fingerprint"] != fingerprint:
-                raise CheckpointError(
-                    "the checkpoint belongs to another training: its weights, data, arguments or seed differ",
-                    where=str(path),
-                    fix="give another directory, or delete this one to start afresh",
-                )
+            _check_fingerprint(path, fingerprint)
+            for damaged, why in unusable.items():
+                say(f"{damaged.name} is not usable and is removed: {why} ({damaged})")
+                # it would count as one of the newest when the ones that are too many are deleted
+                shutil.rmtree(damaged)
             say(f"going on from step {checkpoint_step(path)} ({path})")
             return path
-        say(f"{path.name} is not usable: {wrong} ({path})")
-        shutil.rmtree(path)
-    if found:
-        say("no checkpoint is intact: starting from the beginning")
+        unusable[path] = wrong
+    if unusable:
+        found = "; ".join(f"{path.name}: {wrong}" for path, wrong in unusable.items())
+        raise CheckpointError(
+            f"no checkpoint of this training is usable ({found})",
+            where=str(directory),
+            fix="delete this directory and run the same command again, or run it with --force and the name "
+            "of this run: either trains from the beginning",
+        )
     return None
+
+
+def _check_fingerprint(path: Path, fingerprint: str) -> None:
+    if read_json(path / MANIFEST)["fingerprint"] != fingerprint:
+        raise CheckpointError(
+            "the checkpoint belongs to another training: its weights, data, arguments or seed differ",
+            where=str(path),
+            fix="give another directory, or delete this one to start afresh",
+        )
 
 
 def remove_checkpoints(directory: Path) -> None:
