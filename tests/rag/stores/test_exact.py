@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainshed.rag.stores import exact
+from trainshed.rag.stores import vectors as exact_vectors
 from trainshed.rag.stores.exact import exact_search
 from trainshed.rag.stores.vectors import VectorMatrix, shrink
 
@@ -152,3 +153,38 @@ def test_growth_is_amortised():
     assert matrix.rows == 1000
     assert len(matrix._buffer) < 2 * 1000 + 2
     assert len(buffers) <= 12
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    count=st.integers(512, 3000),
+    k=st.integers(1, 12),
+    distinct=st.integers(1, 3000),
+    spread=st.sampled_from([1e-6, 1e-3, 1.0]),
+    seed=st.integers(0, 1 << 16),
+)
+def test_a_single_query_equals_sorting_everything(count, k, distinct, spread, seed):
+    generator = torch.Generator().manual_seed(seed)
+    few = torch.randn(1, 48, generator=generator) + spread * torch.randn(
+        min(distinct, count), 48, generator=generator
+    )
+    vectors = few[torch.randint(0, len(few), (count,), generator=generator)]
+    asked = torch.randn(1, 48, generator=generator)
+    matrix = matrix_of(vectors)
+    matrix._fastest = {exact_vectors.FEW: "int8"}
+    indices, scores = exact_search(matrix, asked, k)
+    wanted_indices, wanted_scores = reference(vectors, asked, k)
+    assert torch.allclose(scores, wanted_scores, rtol=2e-7, atol=1e-12)
+    gaps = (scores - wanted_scores).abs() <= 2e-7 * wanted_scores.abs() + 1e-12
+    assert bool(((indices == wanted_indices) | gaps).all())
+
+
+def test_a_single_query_among_distinct_rows_is_sure_at_once(monkeypatch):
+    torch.manual_seed(0)
+    vectors = torch.nn.functional.normalize(torch.randn(2000, 384), dim=1)
+    asked = torch.nn.functional.normalize(torch.randn(1, 384), dim=1)
+    matrix = matrix_of(vectors)
+    matrix._fastest = {exact_vectors.FEW: "int8"}
+    monkeypatch.setattr(exact, "_search_block", None)  # what an unsure search goes on with
+    indices, _ = exact_search(matrix, asked, 8)
+    assert torch.equal(indices, reference(vectors, asked, 8)[0])

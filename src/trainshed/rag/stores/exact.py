@@ -10,6 +10,7 @@ float32, ties stand in row order.
 Left out: approximate indexes (see `faiss`), what the rows mean (see `base`).
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -22,6 +23,8 @@ from trainshed.rag.stores.vectors import Precision, VectorMatrix, product, shrin
 QUERY_BLOCK, BLOCK_SCORES = 256, 1 << 21
 #: fewer scores than this are computed in float32: there the narrower top-k outweighs the faster product
 SMALL_TYPE_SCORES = 1 << 12
+#: rows up to which a single query is searched with the least calls, for these are most of its time
+ONE_QUERY_ROWS = 1 << 14
 _BF16_ROUNDING = 2.0**-9
 _F32_ROUNDING = 2.0**-24
 
@@ -56,6 +59,10 @@ def exact_search(
     """
     count = vectors.rows if rows is None else len(rows)
     found = min(k, count)
+    if len(queries) == 1 and found == k and rows is None and precision is None and count <= ONE_QUERY_ROWS:
+        sure = _search_one(vectors, queries, k)
+        if sure is not None:
+            return sure
     if found == k and len(queries) <= QUERY_BLOCK and len(queries):
         return _search_block(vectors, queries, k, rows, precision or _precision(vectors, len(queries), count))
     indices = torch.full((len(queries), k), -1, dtype=torch.int64)
@@ -103,6 +110,35 @@ def _search_block(
                 vectors, queries[row : row + 1], k, rows, scores[row, -1]
             )
     return indices, scores
+
+
+def _search_one(vectors: VectorMatrix, query: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
+    """Search for one query as `_search_block` does in int8; None where that is slower or stays unsure."""
+    count = vectors.rows
+    width = min(count, 4 * k + 16)
+    if count < 512 or width == count or vectors.fastest(1) != "int8":
+        return None
+    data, scales, rounded = vectors.small("int8")
+    left = query.numpy()[0]
+    scale = max(float(np.abs(left).max()), 1e-30) / 127
+    small = np.rint(left / np.float32(scale)).astype(np.int8)
+    lost = left - small * np.float32(scale)
+    norm, left_rounded = math.sqrt(left @ left), math.sqrt(lost @ lost)
+    largest = vectors.largest_norm()
+    coarse = product(torch.from_numpy(small)[None], data).numpy()[0] * (scales.numpy() * np.float32(scale))
+    candidates = np.argpartition(coarse, count - width)[count - width :]
+    error = 2 * (vectors.dimension + 8) * _F32_ROUNDING * largest * norm
+    error += 1.00001 * (norm * rounded + left_rounded * (largest + rounded))
+    # the norms above are of float32 sums, and so a little less than what they should bound
+    error *= 1.00001
+    scores = (vectors.view.numpy()[candidates].astype(np.float64) @ left.astype(np.float64)).astype(
+        np.float32
+    )
+    order = np.lexsort((candidates, -scores))[:k]
+    best = scores[order]
+    if float(best[-1]) <= float(coarse[candidates[0]]) + error:
+        return None
+    return torch.from_numpy(candidates[order])[None], torch.from_numpy(best)[None]
 
 
 def _coarse(
