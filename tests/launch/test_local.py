@@ -130,3 +130,31 @@ def test_an_executor_that_claims_success_without_finishing_is_a_failure(plan_of)
     result = launch(plan_of(a=[]), lambda path: 0)
     assert result.exit_code == 1
     assert result.outcomes[0].state == "failed"
+
+
+def test_too_many_threads_are_told_once_before_the_first_run_that_works(
+    plan_of, executor, capsys, monkeypatch
+):
+    asked = []
+
+    def crowding(configs, jobs):
+        asked.append((len(configs), jobs))
+        return "too many threads: set execution.threads: 1"
+
+    monkeypatch.setattr("trainshed.launch.local.crowding_of", crowding)
+    plan = plan_of(a=[], b=["a"])
+    launch(plan, executor)
+    told = capsys.readouterr().err.splitlines()
+    assert [line for line in told if "execution.threads" in line] == told[:1]
+    launch(plan, executor)
+    assert "execution.threads" not in capsys.readouterr().err
+    assert asked == [(2, 1)]
+
+
+def test_the_threads_of_a_real_plan_are_counted(plan_of, executor, capsys, monkeypatch):
+    monkeypatch.setattr("trainshed.launch.threads.usable_cpus", lambda: 1)
+    monkeypatch.setattr("trainshed.launch.threads.core_count", lambda: 3)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    launch(plan_of(a=[]), executor)
+    assert "3 threads, usable CPUs: 1" in capsys.readouterr().err

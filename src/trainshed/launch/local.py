@@ -17,6 +17,7 @@ from trainshed.errors import TrainshedError
 from trainshed.launch.contract import LaunchOptions, LaunchResult, Outcome, prepare, worker_command
 from trainshed.launch.display import Display
 from trainshed.launch.tee import output_to
+from trainshed.launch.threads import crowding_of, share_of
 from trainshed.plan.graph import Plan, Run
 from trainshed.plan.interrupts import Interrupted, StopRequest
 from trainshed.plan.locks import locked
@@ -68,6 +69,7 @@ class _Launch:
         self.plan, self.options = plan, options
         self.outcomes: dict[str, Outcome] = {}
         self.failed: str | None = None
+        self._working = False
         self.interrupted: int | None = None
 
     def result(self) -> LaunchResult:
@@ -110,9 +112,18 @@ class _Launch:
                 # something before it ran and left the same as before: that was not foreseen
                 say(f"{run.name}: skipped: {decision.reason}")
         else:
+            self._tell_crowding()
             verb = {"resume": "goes on", "rerun": "runs again"}.get(decision.action, "runs")
             say(f"{run.name}: {verb}: {decision.reason}")
         return decision
+
+    def _tell_crowding(self) -> None:
+        # before the first run that works: later ones would find the load that this launch itself made
+        if not self._working:
+            self._working = True
+            line = crowding_of([run.config for run in self.plan.runs], self.options.jobs)
+            if line is not None:
+                say(line)
 
     def end(self, decision: Decision, exit_code: int, seconds: float) -> None:
         """Record how the execution of a run ended."""
@@ -224,8 +235,7 @@ def _start_ready(launching: _Launch, workers: list[_Worker]) -> bool:
 def _start(launching: _Launch, decision: Decision) -> _Worker:
     directory = launching.plan.directory(decision.run.id)
     environment = dict(os.environ)
-    share = max(1, (os.cpu_count() or 1) // launching.options.jobs)
-    environment.setdefault("OMP_NUM_THREADS", str(share))
+    environment.setdefault("OMP_NUM_THREADS", str(share_of(launching.options.jobs)))
     with directory.log_path.open("ab") as log:
         # the pipe on stdin closes when this process dies, however it dies: that is how a worker learns of it;
         # a session of its own keeps Ctrl-C on the terminal from reaching it twice
