@@ -4,9 +4,10 @@
     python benchmarks/rag.py --fedrag-python VENV/bin/python --fedrag-source FEDRAG/src -o rag.json
 
 Parts: building a store of 2,000 passages; retrieving for 64 questions; searching 2,000 and 100,000 vectors
-for 64 queries (ours in one call, FedRAG's one at a time, as it offers no other way); an epoch of LSR (64
-questions, 8 passages each, 4 questions a step: with no score known, later epochs, and in bfloat16); and an
-epoch of RALT. Each part runs in a process of its own, ours and FedRAG's by turns, on one thread and on all.
+for 64 queries (ours in one call and one at a time, FedRAG's one at a time, as it offers no other way); an
+epoch of LSR (64 questions, 8 passages each, 4 questions a step: with no score known, later epochs, and in
+bfloat16); and an epoch of RALT. Each part runs in a process of its own, ours and FedRAG's by turns, on one
+thread and on all.
 Compare CPU seconds where the machine is shared. Both sides read the same prompts; FedRAG's LSR moves no
 weight, ours trains the question encoder.
 
@@ -25,8 +26,13 @@ from typing import Any
 
 import rag_workload as workload
 
-PARTS = ["build", "retrieve", "search-2k", "search-100k", "lsr", "lsr-warm", "lsr-bf16", "ralt", "ralt-bf16"]
-PEER_OF = {"lsr-warm": "lsr", "lsr-bf16": "lsr", "ralt-bf16": "ralt"}
+SIZES = {"search-2k": workload.N_PASSAGES, "search-100k": workload.LARGE_STORE}
+ONE_BY_ONE = {f"{part}-one": part for part in SIZES}
+PARTS = [
+    *("build", "retrieve", *SIZES, *ONE_BY_ONE),
+    *("lsr", "lsr-warm", "lsr-bf16", "ralt", "ralt-bf16"),
+]
+PEER_OF = {**ONE_BY_ONE, "lsr-warm": "lsr", "lsr-bf16": "lsr", "ralt-bf16": "ralt"}
 RATES = {
     "build": ("passages", workload.N_PASSAGES),
     "retrieve": ("questions", workload.N_QUESTIONS),
@@ -111,8 +117,8 @@ def measure_retrieve(assets: Path, runs: int) -> list[dict[str, float]]:
     return [workload.measure(retrieve) for _ in range(runs)]
 
 
-def measure_search(size: int, runs: int) -> list[dict[str, float]]:
-    """Time the store alone, with all queries in one call."""
+def measure_search(size: int, runs: int, *, at_once: int) -> list[dict[str, float]]:
+    """Time the store alone, with so many queries in one call."""
     import torch
 
     from trainshed.data.passages import Passage
@@ -124,8 +130,9 @@ def measure_search(size: int, runs: int) -> list[dict[str, float]]:
     queries = torch.nn.functional.normalize(torch.randn(workload.SEARCHES, 384), dim=-1)
 
     def search() -> None:
-        for ids in store.search(queries, workload.TOP_K).ids:
-            store.get(ids)
+        for part in queries.split(at_once):
+            for ids in store.search(part, workload.TOP_K).ids:
+                store.get(ids)
 
     search()
     return [workload.measure(search) for _ in range(runs)]
@@ -188,8 +195,10 @@ def work(part: str, assets: Path, threads: int, runs: int) -> None:
         times = measure_build(assets, runs)
     elif part == "retrieve":
         times = measure_retrieve(assets, runs)
-    elif part.startswith("search"):
-        times = measure_search(workload.N_PASSAGES if part == "search-2k" else workload.LARGE_STORE, runs)
+    elif part in SIZES:
+        times = measure_search(SIZES[part], runs, at_once=workload.SEARCHES)
+    elif part in ONE_BY_ONE:
+        times = measure_search(SIZES[ONE_BY_ONE[part]], runs, at_once=1)
     else:
         times = measure_training(part, assets, runs)
     workload.report(times)
@@ -219,7 +228,7 @@ def row(part: str, threads: int, ours: dict[str, float], peer: dict[str, float] 
     """Return one line of the table."""
     unit, count = RATES[PEER_OF.get(part, part)]
     line = (
-        f"{part:12} {threads:2}  {ours['cpu_s']:9.3f} {ours['wall_s']:9.3f} {ours['peak_mib']:7.0f}"
+        f"{part:15} {threads:2}  {ours['cpu_s']:9.3f} {ours['wall_s']:9.3f} {ours['peak_mib']:7.0f}"
         f"  {count / ours['cpu_s']:9.2f} {unit:9}"
     )
     if peer is None:
@@ -252,7 +261,9 @@ def main() -> None:
     workload.offline()
     workload.make_generator(options.assets)
     here = Path(__file__).resolve()
-    print("part      threads      cpu_s    wall_s     MiB    per CPU-s" + " " * 11 + "FedRAG: cpu, wall, MiB")
+    print(
+        "part         threads      cpu_s    wall_s     MiB    per CPU-s" + " " * 11 + "FedRAG: cpu, wall, MiB"
+    )
     print(" " * 60 + "then FedRAG/ours in CPU and wall seconds, and ours/FedRAG in memory")
     table, peers = [], {}
     for threads in options.threads:
