@@ -148,7 +148,8 @@ def test_evaluating(configured, store, parts):
         "baseline_retriever": str(parts["encoder"]),
         "bootstrap_samples": 5,
     }
-    for rag in ({"max_new_tokens": 2}, {**store, **PROMPT, "max_new_tokens": 2}):
+    for given in ({}, {"hybrid": True}, {**store, **PROMPT}):
+        rag = {**given, "max_new_tokens": 2}
         context, seen = configured("evaluate", rag, evaluation=evaluation)
         STAGES.get("evaluate")(context)
         assert seen - SETTINGS <= declared(context.config)
@@ -182,7 +183,7 @@ def test_training(configured, store, algorithm, monkeypatch):
         return object.__getattribute__(self, name)
 
     arguments = {"max_steps": 1, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2}
-    for rag in ({}, {**store, **PROMPT}):
+    for rag in ({}, {"hybrid": True}, {**store, **PROMPT}):
         for own in OWN[algorithm]:
             parameters = TRAINER_PARAMETERS.get(algorithm).model_validate(own)
             training = TrainingSection(algorithm, parameters, arguments)

@@ -5,14 +5,11 @@ with the passages that are not embedded yet. Left out: cutting documents into pa
 """
 
 import shutil
-from typing import Any
 
-from trainshed.models.precision import resolve_dtype
 from trainshed.progress import say
-from trainshed.rag.building import build_store
 from trainshed.rag.retriever import Retriever
 from trainshed.stages.context import StageContext, StageResult
-from trainshed.trainers.rag_data import read_knowledge
+from trainshed.trainers.rag_data import build_named_store, read_knowledge
 
 
 def run(context: StageContext) -> StageResult:
@@ -31,20 +28,8 @@ def run(context: StageContext) -> StageResult:
     if truncated:
         limit = retriever.passage_encoder.max_length
         say(f"index: {truncated} of {len(passages)} passages are longer than {limit} tokens and are cut")
-    kind = rag.store
-    options: dict[str, Any] = {} if rag.store_url is None else {"url": rag.store_url}
-    if rag.hybrid:
-        kind, options = "hybrid", {"dense": rag.store, "dense_options": options, "rrf_k": rag.rrf_k}
     place = context.directory.checkpoints / "knowledge_store"
-    store = build_store(
-        passages,
-        retriever,
-        store=kind,
-        directory=place,
-        batch_size=rag.embed_batch_size,
-        dtype=resolve_dtype(rag.embed_dtype, retriever.passage_encoder.device),
-        options=options,
-    )
+    store = build_named_store(rag, passages, retriever, directory=place)
     store.save(context.directory.outputs / "knowledge_store")
     retriever.save(context.directory.outputs / "retriever")
     shutil.rmtree(place)

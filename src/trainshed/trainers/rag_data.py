@@ -3,6 +3,7 @@
 Left out: the losses and loops (`lsr`, `ralt`).
 """
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from trainshed.rag.reranking import CrossEncoderReranker
 from trainshed.rag.retriever import Retriever
 from trainshed.rag.stores.base import KnowledgeStore
 from trainshed.rag.system import RAGConfig, RAGSystem
+from trainshed.registry import STORES
 
 if TYPE_CHECKING:
     from trainshed.config.resolved import RunConfig
@@ -105,18 +107,74 @@ def read_knowledge(data: DataSection, *, seed: int) -> list[Passage]:
     )
 
 
+def build_named_store(
+    rag: RagSection,
+    passages: Sequence[Passage],
+    retriever: Retriever,
+    *,
+    directory: Path | None = None,
+) -> KnowledgeStore:
+    """Build the kind of store that a configuration names, whichever stage asks for it.
+
+    Parameters
+    ----------
+    rag
+        Names the kind of store, its address, and how passages are embedded.
+    passages
+        What it holds.
+    retriever
+        Its passage encoder embeds them.
+    directory
+        As in `build_store`: where the store is saved, None for nowhere.
+
+    Raises
+    ------
+    ConfigError
+        When an address is given for a kind of store that is on no server.
+    """
+    joined = rag.hybrid or rag.store == "hybrid"
+    dense = "memory" if rag.store == "hybrid" else rag.store
+    options: dict[str, Any] = {}
+    if rag.store_url is not None:
+        if "url" not in inspect.signature(STORES.get(dense)).parameters:
+            raise ConfigError(
+                f"a store of kind {dense!r} is on no server and has no address",
+                where="rag.store_url",
+                fix="rag.store: qdrant, with rag.hybrid: true for search by words too; or leave it out",
+            )
+        options = {"url": rag.store_url}
+    if joined:
+        options = {"dense": dense, "dense_options": options, "rrf_k": rag.rrf_k}
+    return build_store(
+        passages,
+        retriever,
+        store="hybrid" if joined else dense,
+        directory=directory,
+        batch_size=rag.embed_batch_size,
+        dtype=resolve_dtype(rag.embed_dtype, retriever.passage_encoder.device),
+        options=options,
+    )
+
+
 def make_store(config: "RunConfig", retriever: Retriever) -> KnowledgeStore:
-    """Load the store that a configuration names, or build one in memory from its passages."""
+    """Load the store that a configuration names, or build one of its passages that nothing else uses.
+
+    Raises
+    ------
+    ConfigError
+        When the one to build would be on a server.
+    """
     rag, data = config.rag, config.data
     if rag.knowledge_store is not None:
         return KnowledgeStore.load(rag.knowledge_store, embedder_hash=retriever.passage_hash())
-    return build_store(
-        read_knowledge(data, seed=config.execution.seed),
-        retriever,
-        store=rag.store,
-        batch_size=rag.embed_batch_size,
-        dtype=resolve_dtype(rag.embed_dtype, retriever.passage_encoder.device),
-    )
+    if rag.store_url is not None:
+        # every run and every restart would write into the one collection that is there
+        raise ConfigError(
+            "a store on a server is built once, by a stage `index`, and not by each run that uses it",
+            where="rag.store_url",
+            fix="rag.knowledge_store: ${stages.NAME}/knowledge_store of a stage `index`; or leave it out",
+        )
+    return build_named_store(rag, read_knowledge(data, seed=config.execution.seed), retriever)
 
 
 def make_rag_config(rag: RagSection, seed: int) -> RAGConfig:
