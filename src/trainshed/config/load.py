@@ -32,7 +32,7 @@ class Config:
     templates
         The text with ``${env:NAME}`` of each value that came from there, by its path in the document.
     notes
-        What was read under a dropped name, for the user.
+        What was read under a dropped name, and what has no effect, for the user.
     """
 
     document: Document
@@ -104,14 +104,18 @@ def check_source(
     templates, unset = interpolate(document, os.environ if environ is None else environ)
     reader = StageReader(document, stage)
     stages = reader.read()
-    problems += [*more_problems, *unset, *reader.problems, *_idle_axes(stages, document)]
+    notes += [*more_notes, *reader.notes]
+    problems += [*more_problems, *unset, *reader.problems]
+    # a list that its own stage does not read is told already
+    known = {problem.key for problem in problems}
+    problems += [problem for problem in _idle_axes(stages, document) if problem.key not in known]
     ordered, cycle = _in_order(stages, document)
     if cycle is not None:
         problems.append(cycle)
     if problems:
         raise configuration_error(problems)
-    _say([*notes, *more_notes])
-    return Config(document, tuple(ordered), templates, tuple([*notes, *more_notes]))
+    _say(notes)
+    return Config(document, tuple(ordered), templates, tuple(notes))
 
 
 def _unknown_stages(document: Document, overrides: Document) -> list[Problem]:

@@ -28,6 +28,7 @@ from trainshed.config.parameters import TrainerParameters
 from trainshed.config.problems import Problem
 from trainshed.config.resolved import reads
 from trainshed.config.schema import SECTIONS, StageEntry
+from trainshed.config.unread import find_unread
 from trainshed.config.yaml_source import KeyPath
 from trainshed.errors import UnknownNameError, nearest
 from trainshed.registry import STAGES, TRAINER_PARAMETERS
@@ -114,11 +115,12 @@ def parameters_of(names: Any) -> dict[str, type[TrainerParameters]]:
 
 
 class StageReader:
-    """Reads the stages of a document and gathers what is wrong with them."""
+    """Reads the stages of a document, gathers what is wrong with them, and notes what has no effect."""
 
     def __init__(self, document: Document, default_kind: str) -> None:
         self.document, self.default_kind = document, default_kind
         self.problems: list[Problem] = []
+        self.notes: list[str] = []
         self.shared = {k: v for k, v in document.data.items() if k in _SECTION_NAMES}
 
     def read(self) -> list[StageDraft]:
@@ -173,7 +175,7 @@ class StageReader:
         merged: dict[str, Any] = join(shared, own)
         stage = StageDraft(name, kind)
         self._fill(stage, merged, own, path)
-        self._own_keys(stage, own, path)
+        self._own_keys(stage, own if path else shared, path)
         stage.needs = self._needs(stage, entry, entries, path)
         return stage
 
@@ -245,29 +247,24 @@ class StageReader:
 
     def _own_keys(self, stage: StageDraft, own: Mapping[str, Any], path: KeyPath) -> None:
         """Check that a stage sets nothing that it does not read."""
-        if not path:
-            return
         for key in own.get("execution", {}):
             spec = keys_of(SECTIONS["execution"]).get(key)
-            if spec is not None and spec.whole_plan:
+            if path and spec is not None and spec.whole_plan:
                 self._add(
                     f"{key} is one for all runs", (*path, "execution", key), f"set execution.{key} above"
                 )
         parameters = parameters_of(list(stage.algorithms))
-        read = {"execution", "environment", *reads(stage.kind, None)}
-        if parameters:
-            read = {"execution", "environment", "training"}
-            read |= {section for p in parameters.values() for section in reads(stage.kind, p)}
-        elif stage.kind == "train":
+        if stage.kind == "train" and not parameters:
             return
-        for section in own:
-            if section not in read:
-                self._add(
-                    f"a stage of kind {stage.kind!r} does not read the section {section!r}",
-                    (*path, section),
-                    "move it to the stage that reads it, or leave it out",
-                )
-        if stage.training:
+        read = [stage.reads(p) for p in parameters.values()] or [stage.reads(None)]
+        for unread in find_unread(stage.kind, read, own, parameters):
+            if path:
+                self._add(unread.what, (*path, *unread.path), unread.fix)
+            else:
+                # not refused: without a pipeline one file serves several algorithms in turn
+                place = self.document.place(unread.path)
+                self.notes.append(f"{place}: {unread.what}, so it has no effect; {unread.fix}")
+        if path and stage.training:
             self._training_keys((*path, "training"), own.get("training", {}), parameters)
 
     def _shared_training(self, stages: list[StageDraft]) -> None:

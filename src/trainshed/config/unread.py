@@ -1,0 +1,114 @@
+"""Which keys a stage sets and does not read, and who reads them: such a key would have no effect.
+
+Left out: keys that nobody knows (`checking`), and those of ``training`` (`stages`), which are an algorithm's
+own.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trainshed.config.fields import all_trainer_parameters, keys_of, training_keys
+from trainshed.config.parameters import TrainerParameters
+from trainshed.config.resolved import reads
+from trainshed.config.schema import SECTIONS
+from trainshed.config.yaml_source import KeyPath
+from trainshed.registry import STAGES
+
+Read = Mapping[str, Collection[str] | None]
+"""Section to keys, None for all of them."""
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A key, or a whole section, that has no effect where it stands.
+
+    Parameters
+    ----------
+    path
+        Section, and key unless it is the whole section.
+    what
+        Who does not read it.
+    fix
+        What would be right.
+    """
+
+    path: KeyPath
+    what: str
+    fix: str
+
+
+def find_unread(
+    kind: str,
+    read: Iterable[Read],
+    given: Mapping[str, Any],
+    parameters: Mapping[str, type[TrainerParameters]],
+) -> Iterator[Unread]:
+    """Return what a stage sets without effect.
+
+    Parameters
+    ----------
+    kind
+        What the stage does.
+    read
+        What it reads, with each of its algorithms; of what its kind may read only what applies to it.
+    given
+        Section to keys, as it sets them.
+    parameters
+        Of its algorithms, when it trains.
+    """
+    applying = list(read)
+    declared = [reads(kind, p) for p in parameters.values()] or [reads(kind, None)]
+    who = f"a stage of kind {kind!r}"
+    if parameters:
+        who += f" with algorithm{'s' if len(parameters) > 1 else ''} {', '.join(parameters)}"
+    for section, values in given.items():
+        if section == "environment" or (section == "training" and parameters):
+            continue
+        if section != "execution" and not any(section in sections for sections in declared):
+            yield Unread(
+                (section,), f"{who} does not read the section {section!r}", _fix(section, None, parameters)
+            )
+            continue
+        for key in _given_keys(section, values):
+            if not any(_is_read(sections, section, key) for sections in applying):
+                # the one thing that a kind of stage reads only at times
+                at_times = any(_is_read(sections, section, key) for sections in declared)
+                without = " without data.documents" if at_times else ""
+                what = f"{who}{without} does not read {section}.{key}"
+                yield Unread((section, key), what, _fix(section, key, parameters))
+
+
+def readers(section: str, key: str | None) -> list[str]:
+    """Return who reads a key, or with None anything of a section: kinds of stages, ``train with lsr``."""
+    found = [
+        f"{kind} with data.documents" if (kind, section) == ("corpus", "rag") else kind
+        for kind in STAGES.names()
+        if kind != "train" and _is_read(reads(kind, None), section, key)
+    ]
+    every = all_trainer_parameters()
+    training = [name for name, p in every.items() if _is_read(reads("train", p), section, key)]
+    if section == "training" or len(training) == len(every):
+        return sorted([*found, "train"])
+    return found + [f"train with {name}" for name in training]
+
+
+def _is_read(read: Read, section: str, key: str | None) -> bool:
+    if section not in read:
+        return False
+    keys = read[section]
+    return key is None or keys is None or key in keys
+
+
+def _given_keys(section: str, values: Mapping[str, Any]) -> Iterator[str]:
+    """Return the known keys that have a value; settings of ``execution`` are for whoever runs the stage."""
+    specs = keys_of(SECTIONS[section])
+    for key, value in values.items():
+        if value is not None and key in specs and not (section == "execution" and specs[key].setting):
+            yield key
+
+
+def _fix(section: str, key: str | None, parameters: Mapping[str, type[TrainerParameters]]) -> str:
+    if key is not None and any(key in training_keys(p) for p in parameters.values()):
+        return f"set training.{key}, which this algorithm has of its own, or leave it out"
+    return f"read by: {', '.join(readers(section, key))}; move it there, or leave it out"
