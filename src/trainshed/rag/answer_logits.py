@@ -155,9 +155,10 @@ class AnswerModel:
         if not group.starts:
             return None
         ids, lengths = _pad(group.starts, self.model.device, self._positions)
-        output = self.model(
-            input_ids=ids, use_cache=True, **self._optional(logits_to_keep=1, attention_mask=None)
-        )
+        # one position is kept, since a model wants to say something; as an index, for torch copies the output
+        # weights for each row of a slice
+        keep = torch.zeros(1, dtype=torch.long, device=ids.device)
+        output = self.model(input_ids=ids, use_cache=True, **self._optional(logits_to_keep=keep))
         layers = [(layer.keys, layer.values) for layer in output.past_key_values.layers]
         return Starts(layers, lengths)
 

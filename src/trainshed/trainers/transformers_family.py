@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from trainshed.errors import ConfigError, DataError
 from trainshed.files import canonical_json, digest_text
+from trainshed.models.allocator import keep_freed_memory
 from trainshed.models.encoders import weights_hash
 from trainshed.models.precision import autocast, resolve_device
 from trainshed.models.seeds import derive_seed
@@ -203,6 +204,8 @@ class TransformersTrainer(Trainer):
             return TrainResult(float("nan"))
         self._check_data()
         self._measured.clear()
+        if self.device().type == "cpu":
+            keep_freed_memory()
         with contextlib.ExitStack() as stack:
             stack.enter_context(isolated_random_state())
             stack.enter_context(_restored_verbosity())
