@@ -2,8 +2,8 @@
 
 glibc gives every block above 32 MiB back to the kernel when it is freed, and asks for it again a step later;
 the kernel then clears each page anew. For the gradient of a 30,000-word embedding that takes 20 ms a step
-where reusing the block takes 3. Left out: other C libraries, other allocators (`LD_PRELOAD` one, and this does
-nothing to it).
+where reusing the block takes 3. Left out: other C libraries, other allocators (`LD_PRELOAD` one, and this
+does nothing to it).
 """
 
 import ctypes
