@@ -175,8 +175,7 @@ def make_training(
             "save_strategy": "no",
             "report_to": [],
             "use_cpu": True,
-            # A few short questions a step: casting the encoder's weights would cost more than it saves.
-            "bf16": bf16 and part.startswith("ralt"),
+            "bf16": bf16,
         }
         if part.startswith("lsr"):
             parameters = LSRParameters(candidates=workload.TOP_K, gate=False, scoring_tokens_per_batch=1024)
