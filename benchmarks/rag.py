@@ -188,6 +188,9 @@ def make_training(
 
 def work(part: str, assets: Path, threads: int, runs: int) -> None:
     """Run one part of ours in this process and print its result."""
+    from trainshed.models.allocator import use_huge_pages
+
+    use_huge_pages()  # as the command `trainshed` does
     workload.offline()
     workload.prepare(threads)
     if part == "build":

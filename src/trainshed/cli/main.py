@@ -14,6 +14,7 @@ import click
 from trainshed import __version__
 from trainshed.cli.examples import write_examples
 from trainshed.errors import TrainshedError, did_you_mean
+from trainshed.models.allocator import use_huge_pages
 from trainshed.registry import load_attribute
 
 
@@ -124,6 +125,7 @@ def cli(ctx: click.Context, debug: bool, imports: tuple[str, ...]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code: 0 when all is well, 1 for failures, 2 for wrong use."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    use_huge_pages()
     try:
         code = cli.main(args=given, prog_name="trainshed", standalone_mode=False)
     except click.exceptions.Exit as done:
