@@ -9,6 +9,7 @@ import enum
 import importlib
 import importlib.metadata
 import json
+import os
 import re
 import types
 import typing
@@ -19,8 +20,14 @@ from trainshed.config.arguments import SETTING_ARGUMENTS
 from trainshed.files import write_atomic
 
 TABLES = Path(__file__).parent.parent / "src" / "trainshed" / "config" / "tables"
-CLASSES = ("transformers.TrainingArguments",)
+BASE = "transformers.TrainingArguments"
+TRL = (
+    *("trl.SFTConfig", "trl.RewardConfig", "trl.DPOConfig", "trl.KTOConfig"),
+    *("trl.experimental.orpo.ORPOConfig", "trl.experimental.cpo.CPOConfig"),
+)
+CLASSES = (BASE, *TRL)
 NAMES = {bool: "bool", int: "int", float: "float", str: "str", dict: "dict", list: "list[str]"}
+LISTS = {(float,): "list[float]", (int,): "list[int]"}
 
 
 def describe(annotation: Any) -> tuple[list[str], bool, tuple[str, ...]]:
@@ -36,6 +43,8 @@ def describe(annotation: Any) -> tuple[list[str], bool, tuple[str, ...]]:
         return names, any(part[1] for part in parts), next((part[2] for part in parts if part[2]), ())
     if origin is typing.Literal:
         return list(dict.fromkeys(NAMES[type(v)] for v in typing.get_args(annotation))), False, ()
+    if origin is list and typing.get_args(annotation) in LISTS:
+        return [LISTS[typing.get_args(annotation)]], False, ()
     if (origin or annotation) in NAMES:
         return [NAMES[origin or annotation]], False, ()
     return ["object"], False, ()
@@ -77,23 +86,32 @@ def row(field: "dataclasses.Field[Any]", annotation: Any) -> dict[str, Any]:
 
 
 def table(name: str) -> dict[str, Any]:
-    """Return the table of one argument class, given as ``module.Class``."""
+    """Return the table of one argument class, given as ``module.Class``.
+
+    That of a class which derives from `BASE` holds only what differs, and the fields that it took away.
+    """
+    fields = fields_of(name)
+    library = name.split(".")[0]
+    result = {"class": name, "library": library, "version": importlib.metadata.version(library)}
+    if name != BASE:
+        inherited = fields_of(BASE)
+        result |= {"extends": BASE, "without": sorted(inherited.keys() - fields.keys())}
+        fields = {key: value for key, value in fields.items() if inherited.get(key) != value}
+    return {**result, "fields": list(fields.values())}
+
+
+def fields_of(name: str) -> dict[str, dict[str, Any]]:
+    """Return every field of a class; one that only a Python object can fill has no place in a YAML."""
     module, _, attribute = name.rpartition(".")
     cls = getattr(importlib.import_module(module), attribute)
     hints = typing.get_type_hints(cls)
-    library = module.split(".")[0]
     rows = (row(field, hints[field.name]) for field in dataclasses.fields(cls) if field.init)
-    return {
-        "class": name,
-        "library": library,
-        "version": importlib.metadata.version(library),
-        # a field that only a Python object can fill has no place in a YAML
-        "fields": [r for r in rows if "object" not in r["type"]],
-    }
+    return {r["name"]: r for r in rows if "object" not in r["type"]}
 
 
 def main() -> None:
     """Write every table."""
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
     for name in CLASSES:
         write_atomic(TABLES / f"{name}.json", json.dumps(table(name), indent=1) + "\n")
         print(TABLES / f"{name}.json")

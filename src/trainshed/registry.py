@@ -90,20 +90,34 @@ class Registry:
 TRAINERS = Registry(
     "trainer",
     {
+        "cpo": "trainshed.trainers.cpo:CPOTrainer",
+        "dpo": "trainshed.trainers.dpo:DPOTrainer",
+        "kto": "trainshed.trainers.kto:KTOTrainer",
         "lsr": "trainshed.trainers.lsr:HuggingFaceTrainerForLSR",
+        "orpo": "trainshed.trainers.orpo:ORPOTrainer",
         "pretrain": "trainshed.trainers.pretrain:PretrainTrainer",
         "rag": "trainshed.trainers.manager:HuggingFaceRAGTrainerManager",
         "ralt": "trainshed.trainers.ralt:HuggingFaceTrainerForRALT",
+        "reward": "trainshed.trainers.reward:RewardTrainer",
+        "sft": "trainshed.trainers.sft:SFTTrainer",
     },
+    aliases={"reward_modeling": "reward"},
 )
 TRAINER_PARAMETERS = Registry(
     "trainer_parameter",
     {
+        "cpo": "trainshed.config.trainers.cpo:CPOParameters",
+        "dpo": "trainshed.config.trainers.dpo:DPOParameters",
+        "kto": "trainshed.config.trainers.kto:KTOParameters",
         "lsr": "trainshed.config.trainers.lsr:LSRParameters",
+        "orpo": "trainshed.config.trainers.orpo:ORPOParameters",
         "pretrain": "trainshed.config.trainers.pretrain:PretrainParameters",
         "rag": "trainshed.config.trainers.rag:RAGParameters",
         "ralt": "trainshed.config.trainers.ralt:RALTParameters",
+        "reward": "trainshed.config.trainers.reward:RewardParameters",
+        "sft": "trainshed.config.trainers.sft:SFTParameters",
     },
+    aliases={"reward_modeling": "reward"},
 )
 STORES = Registry(
     "store",

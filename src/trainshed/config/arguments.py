@@ -1,9 +1,10 @@
 """The fields of third-party argument classes, from tables that ``scripts/generate_tables.py`` writes.
 
 So the control plane checks them without importing torch. A field's type is written in a small language:
-``bool``, ``int``, ``float``, ``str``, ``dict``, ``list[str]``, or several joined by ``|``; beside it stand
-whether it may be null, and the words it takes when they are fixed. Left out: which of them the program
-computes (`parameters`), and names that the libraries dropped (`migrations`).
+``bool``, ``int``, ``float``, ``str``, ``dict``, ``list[str]`` and the like, or several joined by ``|``;
+beside it stand whether it may be null, and the words it takes when they are fixed. The table of a class that
+derives from another holds what differs. Left out: which of them the program computes (`parameters`), and
+names that the libraries dropped (`migrations`).
 """
 
 import functools
@@ -22,6 +23,8 @@ _TYPES: Mapping[str, Any] = {
     "str": str,
     "dict": dict[str, JsonValue],
     "list[str]": list[str],
+    "list[float]": list[float],
+    "list[int]": list[int],
 }
 
 #: words that an argument takes here besides what its class takes
@@ -35,6 +38,7 @@ SETTING_ARGUMENTS = frozenset(
         "dataloader_persistent_workers",
         "dataloader_pin_memory",
         "dataloader_prefetch_factor",
+        "dataset_num_proc",
         "ddp_backend",
         "ddp_broadcast_buffers",
         "ddp_bucket_cap_mb",
@@ -144,8 +148,9 @@ NO_ARGUMENTS = ArgumentTable("none.NoArguments", "", "", {})
 def load_table(name: str) -> ArgumentTable:
     """Return the table of a class, such as ``transformers.TrainingArguments``."""
     content = json.loads((files("trainshed.config") / "tables" / f"{name}.json").read_text("utf-8"))
-    fields = {
-        row["name"]: ArgumentField(**{**row, "choices": tuple(row.get("choices", ()))})
-        for row in content["fields"]
-    }
+    fields = dict(load_table(content["extends"]).fields) if "extends" in content else {}
+    for gone in content.get("without", ()):
+        del fields[gone]
+    for row in content["fields"]:
+        fields[row["name"]] = ArgumentField(**{**row, "choices": tuple(row.get("choices", ()))})
     return ArgumentTable(name, content["library"], content["version"], fields)

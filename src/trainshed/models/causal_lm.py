@@ -20,7 +20,8 @@ from trainshed.models.model_files import check_model_directory, local_directory
 from trainshed.models.precision import resolve_device, resolve_dtype
 from trainshed.models.quiet import no_library_bars
 
-_LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
+#: what the libraries raise for a model that they cannot load
+LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
 _ADAPTER_CONFIG = "adapter_config.json"
 
 
@@ -120,7 +121,7 @@ def load_causal_lm(  # noqa: PLR0913 - one keyword a property that a model is lo
         revision=None if tokenizer else revision,
         trust_remote_code=trust_remote_code,
     )
-    _allow_padding(words, model)
+    allow_padding(words, model)
     if adapters:
         model = _load_adapters(model, adapters)
     elif lora:
@@ -128,7 +129,9 @@ def load_causal_lm(  # noqa: PLR0913 - one keyword a property that a model is lo
     return model.eval(), words
 
 
-def add_lora(model: Any, lora: LoraSettings, *, seed: int = 0, quantized: bool = False) -> Any:
+def add_lora(
+    model: Any, lora: LoraSettings, *, seed: int = 0, quantized: bool = False, task: str = "CAUSAL_LM"
+) -> Any:
     """Return the model with new adapters; they change nothing until they are trained.
 
     Parameters
@@ -141,6 +144,8 @@ def add_lora(model: Any, lora: LoraSettings, *, seed: int = 0, quantized: bool =
         Decides their first weights; the global random state is left as it was.
     quantized
         Whether the weights are in 4 bits, so that norms and outputs must be prepared for training.
+    task
+        PEFT's name of it; with ``SEQ_CLS`` the head of a classifier is trained whole.
     """
     require_extra("peft", "peft")
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -154,7 +159,7 @@ def add_lora(model: Any, lora: LoraSettings, *, seed: int = 0, quantized: bool =
         lora_dropout=lora.dropout,
         target_modules="all-linear" if targets == ["all-linear"] else targets,
         use_dora=lora.use_dora,
-        task_type="CAUSAL_LM",
+        task_type=task,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -201,7 +206,7 @@ def _load_weights(name: str, options: dict[str, Any]) -> Any:
             model, info = AutoModelForCausalLM.from_pretrained(
                 str(path or name), use_safetensors=True, output_loading_info=True, **options
             )
-    except _LOAD_ERRORS as error:
+    except LOAD_ERRORS as error:
         raise ModelError(
             f"the model cannot be loaded: {str(error).strip().splitlines()[0]}",
             where=str(path or name),
@@ -242,7 +247,7 @@ def load_tokenizer(
     return tokenizer
 
 
-def _allow_padding(tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
+def allow_padding(tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
     """Give the tokenizer a padding token without adding one, so that the embeddings keep their size."""
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
@@ -254,7 +259,7 @@ def _allow_padding(tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
         tokenizer.pad_token = tokenizer.eos_token
     if model.config.get_text_config().pad_token_id is None:
         model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-        if model.generation_config is not None:
+        if getattr(model, "generation_config", None) is not None:
             model.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
@@ -265,7 +270,7 @@ def _load_adapters(model: Any, path: Path) -> Any:
     try:
         with no_library_bars():
             return PeftModel.from_pretrained(model, str(path), is_trainable=True)
-    except _LOAD_ERRORS as error:
+    except LOAD_ERRORS as error:
         raise ModelError(
             f"the adapters cannot be loaded: {str(error).strip().splitlines()[0]}",
             where=str(path),

@@ -34,27 +34,44 @@ _WITHOUT_USE: Mapping[str, tuple[Any, str]] = {
 }
 #: beginnings of names of arguments that do not decide what comes out
 _SETTINGS: tuple[str, ...] = (
-    *("dataloader_num_", "dataloader_pers", "dataloader_pin", "dataloader_pre", "disable_", "eval_on_start"),
+    *(
+        "dataloader_num_",
+        "dataloader_pers",
+        "dataloader_pin",
+        "dataloader_pre",
+        "disable_tqdm",
+        "eval_on_start",
+    ),
     *("hub_", "log_", "logging_", "output_dir", "project", "report_to", "run_name", "save_", "trackio_"),
     "use_cpu",
 )
 _RANDOM = ("random", "sequential", "group_by_length")
 
 
-def given_arguments(arguments: Mapping[str, Any] | TrainingArguments | None) -> dict[str, Any]:
+def given_arguments(
+    arguments: Mapping[str, Any] | TrainingArguments | None,
+    kind: type[TrainingArguments] = TrainingArguments,
+) -> dict[str, Any]:
     """Return the arguments that were given, as a dict; of an object, those that are not its defaults.
+
+    Parameters
+    ----------
+    arguments
+        A dict, or an object of ``kind`` or a class above it.
+    kind
+        The class that knows their names.
 
     Raises
     ------
     ConfigError
         When a name is unknown or an argument has no use here.
     """
-    fields = {field.name: field for field in dataclasses.fields(TrainingArguments) if field.init}
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     if isinstance(arguments, TrainingArguments):
         given = {
             name: getattr(arguments, name)
             for name, field in fields.items()
-            if getattr(arguments, name) != _default(field)
+            if hasattr(arguments, name) and getattr(arguments, name) != _default(field)
         }
     else:
         given = dict(arguments or {})
@@ -63,7 +80,7 @@ def given_arguments(arguments: Mapping[str, Any] | TrainingArguments | None) -> 
             raise ConfigError(
                 f"unknown argument {name!r}", where="training", fix=did_you_mean(name, list(fields))
             )
-        allowed, fix = _WITHOUT_USE.get(name, (value, ""))
+        allowed, fix = _WITHOUT_USE.get(name, (value, "")) if kind is TrainingArguments else (value, "")
         if value != allowed:
             raise ConfigError(f"{name} has no use with this algorithm", where=f"training.{name}", fix=fix)
     strategy = given.get("train_sampling_strategy", "random")
@@ -83,7 +100,12 @@ def wants_no_step(arguments: Mapping[str, Any]) -> bool:
 
 
 def make_arguments(
-    arguments: Mapping[str, Any], *, directory: Path, device: str, seed: int
+    arguments: Mapping[str, Any],
+    *,
+    directory: Path,
+    device: str,
+    seed: int,
+    kind: type[TrainingArguments] = TrainingArguments,
 ) -> TrainingArguments:
     """Return the library's arguments.
 
@@ -97,6 +119,8 @@ def make_arguments(
         As `TrainerSettings.device`.
     seed
         For what the library draws itself, such as dropout.
+    kind
+        Their class.
 
     Raises
     ------
@@ -122,7 +146,7 @@ def make_arguments(
         "restore_callback_states_from_checkpoint": True,
     }
     try:
-        made = TrainingArguments(**values)
+        made = kind(**values)
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"the arguments do not fit: {error}", where="training") from error
     made._n_gpu = min(1, made.n_gpu)  # several GPUs are for several processes, not for one

@@ -176,11 +176,11 @@ def written_into(path: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def not_finite(what: str, value: float, step: int, directory: Path | None) -> RunError:
-    """Return the error for a loss or gradient that is no finite number."""
+def not_finite(what: str, value: float, step: int, directory: Path | None, *, rows: str = "") -> RunError:
+    """Return the error for a loss or gradient that is no finite number, made by ``rows``."""
     kept = checkpoints(directory)[:1] if directory else []
     return RunError(
-        f"the {what} is not a finite number ({value}) at step {step}",
+        f"the {what} is not a finite number ({value}) at step {step}" + (f", on {rows}" if rows else ""),
         where=str(kept[0]) + " is the last good checkpoint" if kept else None,
         fix="lower training.learning_rate, add warm-up steps, or set training.max_grad_norm: 1.0",
     )

@@ -1,0 +1,15 @@
+"""Parameters of contrastive preference optimization (arXiv 2401.08417) and SimPO (2405.14734).
+
+Left out: the trainer.
+"""
+
+from typing import ClassVar
+
+from trainshed.config.trl import Formats, TRLParameters
+
+
+class CPOParameters(TRLParameters):
+    """What CPO takes besides the arguments of TRL's `CPOConfig`."""
+
+    arguments_table: ClassVar[str | None] = "trl.experimental.cpo.CPOConfig"
+    formats: ClassVar[Formats] = ("preference",)

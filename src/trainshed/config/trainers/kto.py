@@ -1,0 +1,20 @@
+"""Parameters of Kahneman-Tversky optimization (arXiv 2402.01306). Left out: the trainer."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from trainshed.config.schema import INPUT, Count
+from trainshed.config.trl import Formats, TRLParameters
+
+
+class KTOParameters(TRLParameters):
+    """What KTO takes besides the arguments of TRL's `KTOConfig`."""
+
+    arguments_table: ClassVar[str | None] = "trl.KTOConfig"
+    formats: ClassVar[Formats] = ("unpaired",)
+
+    max_prompt_length: Count | None = None
+    """Cut longer prompts to their last so many tokens; the libraries no longer do it themselves."""
+    reference_model: str | None = Field(default=None, json_schema_extra=INPUT)
+    """The policy is kept near this model: a directory or hub name; the model as it starts when not set."""

@@ -1,0 +1,12 @@
+"""Parameters of odds-ratio preference optimization (arXiv 2403.07691). Left out: the trainer."""
+
+from typing import ClassVar
+
+from trainshed.config.trl import Formats, TRLParameters
+
+
+class ORPOParameters(TRLParameters):
+    """What ORPO takes besides the arguments of TRL's `ORPOConfig`."""
+
+    arguments_table: ClassVar[str | None] = "trl.experimental.orpo.ORPOConfig"
+    formats: ClassVar[Formats] = ("preference",)

@@ -1,0 +1,12 @@
+"""Parameters of supervised fine-tuning. Left out: the trainer."""
+
+from typing import ClassVar
+
+from trainshed.config.trl import Formats, TRLParameters
+
+
+class SFTParameters(TRLParameters):
+    """What SFT takes besides the arguments of TRL's `SFTConfig`."""
+
+    arguments_table: ClassVar[str | None] = "trl.SFTConfig"
+    formats: ClassVar[Formats] = ("messages", "prompt-completion", "text")

@@ -1,0 +1,37 @@
+"""What the parameters of all algorithms on TRL's trainers share.
+
+``training`` takes the fields of TRL's own argument class, from a table. Left out: the algorithms
+(`trainers`).
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from trainshed.config.parameters import COMPUTED_ARGUMENTS, TrainerParameters
+
+#: the formats of rows that an algorithm takes, best first
+Formats = tuple[str, ...]
+
+
+class TRLParameters(TrainerParameters):
+    """The parameters of an algorithm that is a trainer of TRL.
+
+    Attributes
+    ----------
+    formats
+        Formats of rows that it takes, best first; others are converted to the first where that is possible.
+    """
+
+    hidden_arguments: ClassVar[Mapping[str, str]] = {
+        **COMPUTED_ARGUMENTS,
+        "model_init_kwargs": "set the keys of the section `model`",
+        "trust_remote_code": "set model.trust_remote_code",
+    }
+    # TRL computes in bfloat16 unless told otherwise, which a CPU without it refuses
+    argument_defaults: ClassVar[Mapping[str, Any]] = {
+        "logging_steps": 10.0,
+        "save_total_limit": 2,
+        "bf16": "auto",
+    }
+    reads: ClassVar[frozenset[str]] = frozenset({"model", "data"})
+    formats: ClassVar[Formats]
