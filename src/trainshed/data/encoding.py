@@ -139,12 +139,12 @@ def _encode(
     answers = {name: write.with_answer(name) for name in names}
     made = []
     for number, prompt in enumerate(prompts):
-        wholes = {name: answers[name][number] for name in names}
-        start = min(shared_length(prompt, ids) for ids in wholes.values())
+        ends = {name: answers[name][number] for name in names}
+        start = min(shared_length(prompt, ids) for ids in ends.values())
         made.append(
             [
                 Encoded(name, ids, start, len(prompt), _trained(len(ids), start, treatment))
-                for name, ids in wholes.items()
+                for name, ids in ends.items()
             ]
         )
     return made
@@ -247,7 +247,7 @@ class _Writer:
             )
         except TemplateError as error:
             raise DataError(
-                f"the chat template refuses the conversation: {error}",
+                f"the chat template does not take the conversation: {error}",
                 where=self.places[number] if number is not None else None,
-                fix="turns as the template expects them, or another model.chat_template",
+                fix="turns as the template expects them, or another chat template",
             ) from error

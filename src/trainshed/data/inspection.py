@@ -1,8 +1,8 @@
 """What a model will see of its training rows, and what is wrong with them, before the first step.
 
 Rows are tokenised as the trainer will (`encoding`), in batches, and each once. What is certainly wrong stops
-a run, what is suspicious warns; every kind of finding is listed in `findings.KINDS`. Left out: wrong values and types,
-which loading refuses (`formats`), and how a report looks (`report`).
+a run, what is suspicious warns; every kind of finding is listed in `findings.KINDS`. Left out: wrong values
+and types, which loading refuses (`formats`), and how a report looks (`report`).
 """
 
 from collections.abc import Collection, Iterable, Sequence
