@@ -240,6 +240,14 @@ class SectionDraft:
             return Problem(
                 f"the value does not fit: the key takes {' or '.join(kinds)}", place, dotted(source)
             )
+        if error["type"] == "extra_forbidden" and len(error["loc"]) > 2 and isinstance(error["loc"][1], int):
+            known = _item_keys(spec.annotation) if spec is not None else []
+            return Problem(
+                f"unknown key {error['loc'][-1]!r}",
+                place,
+                dotted(source),
+                did_you_mean(str(error["loc"][-1]), known),
+            )
         if error["type"] == "extra_forbidden":
             fix = suggestion(self.section, str(path[0]), self._specs or {})
             return Problem(f"unknown key {path[0]!r}", place, dotted(source), fix)
@@ -251,6 +259,16 @@ class SectionDraft:
             if error["type"] == "string_type" and isinstance(error["input"], int | float):
                 fix = f'write "{error["input"]}" in quotes'
         return Problem(message, place, dotted(source), fix)
+
+
+def _item_keys(annotation: Any) -> list[str]:
+    """Return the keys of what a list holds, when these are sections."""
+    return [
+        name
+        for item in typing.get_args(annotation)
+        if isinstance(item, type) and issubclass(item, BaseModel)
+        for name in item.model_fields
+    ]
 
 
 def _existing_path(path: str) -> str:
@@ -315,15 +333,24 @@ def _with_paths(model: S, inputs: Mapping[KeyPath, str]) -> S:
     """Return a section in which what names a local file is its absolute path."""
     changes: dict[str, Any] = {}
     for (key, *inner), path in inputs.items():
-        if inner:
+        if len(inner) == 2 and isinstance(inner[0], int):
+            items = list(changes.get(str(key), getattr(model, str(key))))
+            items[inner[0]] = items[inner[0]].model_copy(update={str(inner[1]): path})
+            changes[str(key)] = items
+        elif inner:
             changes[str(key)] = {**changes.get(str(key), getattr(model, str(key))), str(inner[0]): path}
         else:
             changes[str(key)] = path
     return model.model_copy(update=changes) if changes else model
 
 
-def _part(section: str, model: BaseModel) -> tuple[dict[str, Any], dict[str, Any], dict[KeyPath, str]]:
-    """Part what decides the result from what does not, and find the local files that are named."""
+def _part(
+    section: str, model: BaseModel, above: KeyPath = ()
+) -> tuple[dict[str, Any], dict[str, Any], dict[KeyPath, str]]:
+    """Part what decides the result from what does not, and find the local files that are named.
+
+    ``above`` is where the model stands in the section, when it is an item of a list there.
+    """
     hyper: dict[str, Any] = {}
     settings: dict[str, Any] = {}
     inputs: dict[KeyPath, str] = {}
@@ -338,10 +365,15 @@ def _part(section: str, model: BaseModel) -> tuple[dict[str, Any], dict[str, Any
 
     specs = keys_of(type(model))
     for key, value in model.model_dump(mode="json").items():
+        own = getattr(model, key)
         if specs[key].setting:
             settings[key] = value
+        elif isinstance(own, list) and any(isinstance(item, BaseModel) for item in own):
+            parts = [_part(section, item, (*above, key, number)) for number, item in enumerate(own)]
+            hyper[key] = [part for part, _, _ in parts]
+            inputs.update({path: file for _, _, files in parts for path, file in files.items()})
         else:
-            hyper[key] = symbolic(value, (key,)) if specs[key].input else value
+            hyper[key] = symbolic(value, (*above, key)) if specs[key].input else value
     return hyper, settings, inputs
 
 

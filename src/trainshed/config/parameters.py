@@ -50,6 +50,24 @@ RAG_PARTS = frozenset(
         "max_length",
     )
 )
+#: what questions with passages are read from: neither mixed nor divided, and of no other format
+QUESTION_DATA = frozenset(
+    f"data.{key}"
+    for key in (
+        "dataset_name",
+        "dataset_config",
+        "train_split",
+        "validation_split",
+        "test_split",
+        "columns",
+        "max_train_samples",
+        "max_eval_samples",
+        "max_passages",
+        "documents",
+        "chunk_tokens",
+        "chunk_overlap",
+    )
+)
 
 
 class TrainerParameters(Section):

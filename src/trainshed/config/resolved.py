@@ -253,6 +253,8 @@ def _resolve_section(section: BaseModel, outputs: Mapping[str, Path]) -> BaseMod
             new: Any = resolve_stage(value, outputs)
         elif isinstance(value, dict):
             new = {k: resolve_stage(v, outputs) if isinstance(v, str) else v for k, v in value.items()}
+        elif isinstance(value, list) and any(isinstance(item, BaseModel) for item in value):
+            new = [_resolve_section(item, outputs) for item in value]
         else:
             continue
         if new != value:

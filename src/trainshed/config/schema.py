@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from trainshed.config.formats import FormatName
 from trainshed.errors import UnknownNameError
 from trainshed.registry import STORES, TRACKERS, Registry
 
@@ -75,6 +76,7 @@ def _text(value: Any) -> Any:
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Temperature = Annotated[float, Field(gt=0)]
+HeldOut = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ExecutionSection(Section):
@@ -155,6 +157,27 @@ class ModelSection(Section):
         return self
 
 
+class MixtureSource(Section):
+    """One dataset of a mixture."""
+
+    dataset_name: str = Field(json_schema_extra=INPUT)
+    """As `data.dataset_name`."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Divided by the sum of all weights, the share of the training rows that come from here."""
+    dataset_config: str | None = None
+    """Configuration of a hub dataset that has several."""
+    train_split: str | None = None
+    """Split to train on; `data.train_split` when not set."""
+    validation_split: str | None = None
+    """Split to watch while training; `data.validation_split` when not set."""
+    test_split: str | None = None
+    """Split that is held out; `data.test_split` when not set."""
+    columns: dict[str, str] | None = None
+    """Names of columns, ours to theirs; `data.columns` when not set."""
+    format: FormatName | None = None
+    """Format of the rows, where their columns make several; `data.format` when not set."""
+
+
 class DataSection(Section):
     """The dataset, its splits and columns, and the documents or passages to retrieve."""
 
@@ -170,6 +193,23 @@ class DataSection(Section):
     """Split that is held out."""
     columns: dict[str, str] = {}
     """Names of columns, ours to theirs, such as `query: question`."""
+    format: FormatName | None = None
+    """Format of training rows, where their columns make several."""
+    mixture: list[MixtureSource] = []
+    """Several datasets in place of `dataset_name`: mappings with `dataset_name`, `weight`, and keys of this
+    section that are to differ (`dataset_config`, `columns`, `format`, the splits). Rows are drawn by seed,
+    none twice."""
+    mixture_exhausted: Literal["stop", "repeat"] = "stop"
+    """What happens when a source of a mixture is used up: `stop` ends the mixture there, so that shares hold
+    and rows of the others are left over; `repeat` begins the source anew, and the mixture has
+    `max_train_samples` rows, or as many as all sources together."""
+    validation_fraction: HeldOut | None = None
+    """Share of the training rows to watch while training, in place of the split of that name; 0 for none.
+    Rows with one prompt stay together."""
+    test_fraction: HeldOut | None = None
+    """Share of the training rows that is held out, in place of the split of that name; 0 for none."""
+    tolerate: list[str] = Field(default=[], json_schema_extra=SETTING)
+    """Findings of the inspection before training that warn and do not stop the run, by their names."""
     max_train_samples: Count | None = None
     """Use only the first so many training examples."""
     max_eval_samples: Count | None = None
@@ -189,6 +229,14 @@ class DataSection(Section):
             raise ValueError(
                 f"`chunk_overlap` {self.chunk_overlap} is not below `chunk_tokens` {self.chunk_tokens}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _sources(self) -> "DataSection":
+        if self.mixture and self.dataset_name is not None:
+            raise ValueError("`dataset_name` and `mixture` both say what to train on; leave one out")
+        if (self.validation_fraction or 0) + (self.test_fraction or 0) >= 1:
+            raise ValueError("`validation_fraction` and `test_fraction` leave nothing to train on")
         return self
 
 

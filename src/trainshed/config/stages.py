@@ -317,15 +317,29 @@ class StageReader:
                     draft.section in r and ((keys := r[draft.section]) is None or key[0] in keys)
                     for r in read
                 )
-                reference = stage_reference(value)
-                if wanted and reference:
-                    yield reference[0], draft.locate(key)
+                for below, text in _texts(value):
+                    reference = stage_reference(text)
+                    if wanted and reference:
+                        yield reference[0], draft.locate((*key, *below))
+
+
+def _texts(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+    """Return every text within a value, with its path there."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _texts(item, (*path, number))
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _texts(item, (*path, name))
 
 
 def _holds(data: Mapping[str, Any], path: KeyPath) -> bool:
     value: Any = data
     for key in path:
-        if not isinstance(value, Mapping) or key not in value:
+        in_list = isinstance(value, list) and isinstance(key, int) and key < len(value)
+        if not in_list and not (isinstance(value, Mapping) and key in value):
             return False
         value = value[key]
     return True

@@ -8,14 +8,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trainshed.config.parameters import RAG_PARTS, TrainerParameters
+from trainshed.config.parameters import QUESTION_DATA, RAG_PARTS, TrainerParameters
 from trainshed.config.schema import SETTING, Count, Share, Temperature
 
 
 class LSRParameters(TrainerParameters):
     """What LSR takes besides the arguments of `transformers.TrainingArguments`."""
 
-    reads: ClassVar[frozenset[str]] = RAG_PARTS | {"model", "data", "rag.generator_dtype"}
+    reads: ClassVar[frozenset[str]] = RAG_PARTS | QUESTION_DATA | {"model", "rag.generator_dtype"}
 
     retrieval_temperature: Temperature = 0.05
     """Divides the retriever's scores before the softmax over candidates (gamma in REPLUG, 0.1 there)."""

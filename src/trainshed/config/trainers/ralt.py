@@ -7,19 +7,22 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from trainshed.config.parameters import RAG_PARTS, TrainerParameters
+from trainshed.config.parameters import QUESTION_DATA, RAG_PARTS, TrainerParameters
 from trainshed.config.schema import Count, Share
 
 
 class RALTParameters(TrainerParameters):
     """What RALT takes besides the arguments of `transformers.TrainingArguments`."""
 
-    reads: ClassVar[frozenset[str]] = RAG_PARTS | {
-        "model",
-        "data",
-        "rag.reranker",
-        "rag.retrieval_temperature",
-    }
+    reads: ClassVar[frozenset[str]] = (
+        RAG_PARTS
+        | QUESTION_DATA
+        | {
+            "model",
+            "rag.reranker",
+            "rag.retrieval_temperature",
+        }
+    )
 
     passages_per_question: Count = 4
     """Retrieved passages of a question, each in a training instance of its own, as in RA-DIT."""

@@ -1,0 +1,97 @@
+"""Rows under our names, recognised, translated where they are of another layout, and checked.
+
+Left out: opening sources (`rows`), and splits and mixtures (`loading`).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from trainshed.data.conversion import CONVERSIONS, Placed
+from trainshed.data.foreign import NOTES, foreign_layout, translate
+from trainshed.data.formats import RowFormat, check_row, choose_format, fitting_formats, recognise_row
+from trainshed.errors import DataError, nearest
+
+
+def read_checked(
+    rows: Iterable[tuple[str, Mapping[str, Any]]],
+    *,
+    where: str,
+    columns: Mapping[str, str] | None = None,
+    accepts: Sequence[str] = (),
+    wanted: str | None = None,
+    like: RowFormat | None = None,
+    conversational: bool = False,
+) -> tuple[list[Placed], RowFormat, list[str]]:
+    """Return rows with our columns, checked, their format, and what is to be said about them.
+
+    Parameters
+    ----------
+    rows
+        (place, row) pairs, at least one.
+    where
+        The dataset, for messages.
+    columns
+        Names of columns, ours to theirs.
+    accepts, wanted
+        As for `formats.choose_format`.
+    like
+        A format that the rows must have, that of the dataset's other split.
+    conversational
+        Whether Alpaca's rows become conversations rather than text in Stanford's template.
+
+    Raises
+    ------
+    DataError
+        Names the row that does not fit the first one, or whose values are wrong.
+    """
+    iterator = iter(rows)
+    first_place, first = next(iterator)
+    columns = columns or {}
+    _check_columns(columns, first, first_place)
+    notes: list[str] = []
+    renamed = _renamed(first, columns)
+    layout = None if fitting_formats(renamed) else foreign_layout(renamed)
+    if layout:
+        kind = f"{layout}-messages" if layout == "alpaca" and conversational else layout
+        notes.append(f"{where}: {NOTES[kind]}")
+    fmt: RowFormat | None = None
+    checked: list[Placed] = []
+    for place, row in chain([(first_place, first)], iterator):
+        ours: Mapping[str, Any] = _renamed(row, columns)
+        if layout:
+            ours = translate(ours, layout, place, conversational=conversational)
+        if fmt is None:
+            name = choose_format(ours, accepts=accepts, convertible=CONVERSIONS, wanted=wanted, where=place)
+            fmt = recognise_row(ours, name, place)
+            if like is not None and fmt != like:
+                raise DataError(
+                    f"the split holds rows of the format {fmt}, the training rows are {like}",
+                    where=place,
+                    fix="the same columns in every split",
+                )
+            if others := [other for other in fitting_formats(ours) if other != name]:
+                notes.append(f"{where}: read as {fmt}; its columns also make {', '.join(others)}")
+        checked.append((place, check_row(ours, fmt, place)))
+    assert fmt is not None
+    return checked, fmt, notes
+
+
+def _check_columns(columns: Mapping[str, str], row: Mapping[str, Any], where: str) -> None:
+    for ours, theirs in columns.items():
+        if theirs not in row:
+            there = [str(column) for column in row]
+            near = nearest(theirs, there)
+            hint = f"did you mean {near!r}? " if near else ""
+            raise DataError(
+                f"there is no column {theirs!r}",
+                where=f"{where}; data.columns: {{{ours}: {theirs}}}",
+                fix=f"{hint}Columns there: {', '.join(sorted(there)) or 'none'}",
+            )
+
+
+def _renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """Return a row with our names; a column that stood under one of them already gives way."""
+    taken = set(columns.values())
+    rest = {k: v for k, v in row.items() if k not in taken and k not in columns}
+    return {**rest, **{ours: row.get(theirs) for ours, theirs in columns.items()}}
