@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from trainshed.config import arguments
 from trainshed.config.arguments import SETTING_ARGUMENTS, ArgumentField, load_table
 from trainshed.config.fields import CHECKPOINT_ARGUMENTS, all_trainer_parameters
 from trainshed.config.parameters import COMPUTED_ARGUMENTS, TrainerParameters
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "generate_tables.py"
 TABLE = "transformers.TrainingArguments"
+TABLES = sorted(path.stem for path in (Path(arguments.__file__).parent / "tables").glob("*.json"))
 
 
 def generator():
@@ -22,12 +24,19 @@ def generator():
     return module
 
 
-def test_the_table_is_the_class():
-    rows = {row["name"]: row for row in generator().table(TABLE)["fields"]}
+@pytest.mark.parametrize("table", TABLES)
+def test_the_table_is_the_class(table, monkeypatch):
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    rows = generator().fields_of(table)
     made = {
         name: ArgumentField(**{**row, "choices": tuple(row.get("choices", ()))}) for name, row in rows.items()
     }
-    assert made == dict(load_table(TABLE).fields), f"run python {SCRIPT.name}"
+    assert made == dict(load_table(table).fields), f"run python {SCRIPT.name}"
+
+
+def test_every_table_belongs_to_an_algorithm_and_is_written_by_the_script():
+    used = {parameters.arguments_table for parameters in all_trainer_parameters().values()}
+    assert used - {None} == set(TABLES) == set(generator().CLASSES)
 
 
 def test_every_field_of_the_class_is_there_or_has_a_reason_not_to_be():
@@ -37,13 +46,14 @@ def test_every_field_of_the_class_is_there_or_has_a_reason_not_to_be():
     fields = set(load_table(TABLE).fields)
     assert names - fields <= set(COMPUTED_ARGUMENTS)
     assert set(COMPUTED_ARGUMENTS) - names == {"logging_dir"}
-    assert fields >= SETTING_ARGUMENTS
+    assert set().union(*(load_table(table).fields for table in TABLES)) >= SETTING_ARGUMENTS
     assert fields - SETTING_ARGUMENTS >= CHECKPOINT_ARGUMENTS
 
 
-def test_every_default_fits_its_type():
-    model = load_table(TABLE).model()
-    for name, field in load_table(TABLE).fields.items():
+@pytest.mark.parametrize("table", TABLES)
+def test_every_default_fits_its_type(table):
+    model = load_table(table).model()
+    for name, field in load_table(table).fields.items():
         if field.default is not None and field.default != "":
             assert getattr(model.model_validate({name: field.default}), name) == field.default
         assert field.help, name

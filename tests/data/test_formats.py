@@ -167,7 +167,11 @@ def test_rows_of_one_prompt_have_one_key():
         ("The sky is blue.", "The sky is black.", "The sky is"),
         ("The sky is", "The sky is blue.", "The sky is"),
         ("The sk", "The sky is blue.", "The"),
-        ("\n\nHuman: Hi\n\nAssistant: I am well", "\n\nHuman: Hi\n\nAssistant: I am not", "\n\nHuman: Hi\n\nAssistant:"),
+        (
+            "\n\nHuman: Hi\n\nAssistant: I am well",
+            "\n\nHuman: Hi\n\nAssistant: I am not",
+            "\n\nHuman: Hi\n\nAssistant:",
+        ),
         ("a", "b", ""),
     ],
 )

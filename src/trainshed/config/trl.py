@@ -9,18 +9,9 @@ from typing import Any, ClassVar
 
 from trainshed.config.parameters import COMPUTED_ARGUMENTS, TrainerParameters
 
-#: the formats of rows that an algorithm takes, best first
-Formats = tuple[str, ...]
-
 
 class TRLParameters(TrainerParameters):
-    """The parameters of an algorithm that is a trainer of TRL.
-
-    Attributes
-    ----------
-    formats
-        Formats of rows that it takes, best first; others are converted to the first where that is possible.
-    """
+    """The parameters of an algorithm that is a trainer of TRL."""
 
     hidden_arguments: ClassVar[Mapping[str, str]] = {
         **COMPUTED_ARGUMENTS,
@@ -34,4 +25,3 @@ class TRLParameters(TrainerParameters):
         "bf16": "auto",
     }
     reads: ClassVar[frozenset[str]] = frozenset({"model", "data"})
-    formats: ClassVar[Formats]

@@ -24,17 +24,18 @@ _CLOCK = ("runtime", "per_second", "total_flos", "train_loss")
 def group_names(logs: Mapping[str, Any]) -> dict[str, float]:
     """Return what the library logged as ``group/name``: ``loss`` as ``train/loss``, ``eval_x`` as ``eval/x``.
 
-    Its clock is left out, so that what remains is the same in every repetition.
+    ``eval_x/y`` becomes ``eval/x_y``, so that it is not taken for the ``x/y`` of the training. The library's
+    clock is left out, so that what remains is the same in every repetition.
     """
     named = {}
     for name, value in logs.items():
         if name == "step" or name.endswith(_CLOCK) or not isinstance(value, int | float):
             continue
         inner = name.removeprefix("eval_")
-        if "/" in inner:
-            named[inner] = float(value)
+        if inner != name:
+            named["eval/" + inner.replace("/", "_")] = float(value)
         else:
-            named[("eval/" if inner != name else "train/") + inner] = float(value)
+            named[name if "/" in name else f"train/{name}"] = float(value)
     return named
 
 

@@ -123,7 +123,7 @@ class Loop(ExactTraining, transformers.Trainer):
         """Return the trainer's own evaluation under the names that the library expects."""
         found = self.owner.evaluate()
         metrics = {"eval_" + name.removeprefix("eval/"): value for name, value in found.items()}
-        self.log(dict(metrics))
+        self.log(dict(found))  # under their own names; the library looks for its best one under `eval_`
         control: Any = self.control  # type: ignore[has-type]
         self.control = self.callback_handler.on_evaluate(self.args, self.state, control, metrics)
         return metrics

@@ -18,7 +18,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
+from trainshed.config.resolved import TrainingSection
 from trainshed.config.trl import TRLParameters
+from trainshed.data.encoding import Treatment
 from trainshed.errors import ConfigError, DataError, require_extra
 from trainshed.models.causal_lm import load_causal_lm, save_causal_lm
 from trainshed.models.quiet import no_library_bars
@@ -29,7 +31,7 @@ from trainshed.trainers.base import RunContext, TrainerSettings, isolated_random
 from trainshed.trainers.checkpoints import written_into
 from trainshed.trainers.exact import ExactTraining
 from trainshed.trainers.looped import LoopedTrainer
-from trainshed.trainers.trl_data import cut_prompts, read_training_rows
+from trainshed.trainers.training_rows import checked_rows, cut_prompts
 
 _REFERENCE = "ref"
 #: where TRL's trainers gather what they measure until it is logged
@@ -95,12 +97,12 @@ class TRLTrainer(LoopedTrainer):
             raise ConfigError(f"the run has no parameters of {cls.algorithm}", where="training")
         seed = config.execution.seed
         model, tokenizer = cls.load(config.model, seed=derive_seed(seed, cls.algorithm, "adapters"))
-        train, held_out = read_training_rows(config.data, cls.parameters_class.formats, seed=seed)
+        rows = checked_rows(context, cls.algorithm, tokenizer, cls.treatment(training))
         return cls(
             model,
             tokenizer,
-            train,
-            eval_dataset=held_out,
+            rows.rows("train"),
+            eval_dataset=rows.rows("validation") or None,
             parameters=training.own,
             arguments=training.arguments,
             seed=seed,
@@ -111,6 +113,18 @@ class TRLTrainer(LoopedTrainer):
     def load(cls, section: Any, *, seed: int) -> tuple[Any, PreTrainedTokenizerBase]:
         """Load what a section ``model`` names: a causal language model, unless a subclass says otherwise."""
         return load_section(section, seed=seed)
+
+    @classmethod
+    def treatment(cls, training: TrainingSection) -> Treatment:
+        """Return what TRL does with the rows, for the inspection before training."""
+        arguments = {name: training.argument(name) for name in ("max_length", "truncation_mode")}
+        return Treatment(
+            max_length=arguments["max_length"],
+            overlong=arguments["truncation_mode"] or "keep_start",
+            batch_size=training.argument("per_device_train_batch_size")
+            if training.argument("train_sampling_strategy") == "sequential"
+            else None,
+        )
 
     # -- what the loop asks ----------------------------------------------------------------------------
 
@@ -237,13 +251,6 @@ def exact_class(kind: type) -> Any:
             for name in _GATHERED:
                 if hasattr(self, name):
                     getattr(self, name)["train"].update(values[name])
-
-        def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-            """Log what was measured on held-out data under ``eval/``, TRL's own names included."""
-            super().log(logs, start_time)
-            last = self.state.log_history[-1]
-            for name in [name for name in last if name.startswith("eval_") and "/" in name]:
-                last[name.replace("/", "_")] = last.pop(name)
 
     ExactTRL.__name__ = ExactTRL.__qualname__ = f"Exact{kind.__name__}"
     return ExactTRL

@@ -5,11 +5,10 @@ Left out: the trainer.
 
 from typing import ClassVar
 
-from trainshed.config.trl import Formats, TRLParameters
+from trainshed.config.trl import TRLParameters
 
 
 class CPOParameters(TRLParameters):
     """What CPO takes besides the arguments of TRL's `CPOConfig`."""
 
     arguments_table: ClassVar[str | None] = "trl.experimental.cpo.CPOConfig"
-    formats: ClassVar[Formats] = ("preference",)

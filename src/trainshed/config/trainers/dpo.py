@@ -5,14 +5,13 @@ from typing import ClassVar
 from pydantic import Field
 
 from trainshed.config.schema import INPUT, Count
-from trainshed.config.trl import Formats, TRLParameters
+from trainshed.config.trl import TRLParameters
 
 
 class DPOParameters(TRLParameters):
     """What DPO takes besides the arguments of TRL's `DPOConfig`."""
 
     arguments_table: ClassVar[str | None] = "trl.DPOConfig"
-    formats: ClassVar[Formats] = ("preference",)
 
     max_prompt_length: Count | None = None
     """Cut longer prompts to their last so many tokens; the libraries no longer do it themselves."""

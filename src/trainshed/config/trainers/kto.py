@@ -5,14 +5,13 @@ from typing import ClassVar
 from pydantic import Field
 
 from trainshed.config.schema import INPUT, Count
-from trainshed.config.trl import Formats, TRLParameters
+from trainshed.config.trl import TRLParameters
 
 
 class KTOParameters(TRLParameters):
     """What KTO takes besides the arguments of TRL's `KTOConfig`."""
 
     arguments_table: ClassVar[str | None] = "trl.KTOConfig"
-    formats: ClassVar[Formats] = ("unpaired",)
 
     max_prompt_length: Count | None = None
     """Cut longer prompts to their last so many tokens; the libraries no longer do it themselves."""

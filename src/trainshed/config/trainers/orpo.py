@@ -2,11 +2,10 @@
 
 from typing import ClassVar
 
-from trainshed.config.trl import Formats, TRLParameters
+from trainshed.config.trl import TRLParameters
 
 
 class ORPOParameters(TRLParameters):
     """What ORPO takes besides the arguments of TRL's `ORPOConfig`."""
 
     arguments_table: ClassVar[str | None] = "trl.experimental.orpo.ORPOConfig"
-    formats: ClassVar[Formats] = ("preference",)

@@ -2,11 +2,10 @@
 
 from typing import ClassVar
 
-from trainshed.config.trl import Formats, TRLParameters
+from trainshed.config.trl import TRLParameters
 
 
 class RewardParameters(TRLParameters):
     """What reward takes besides the arguments of TRL's `RewardConfig`."""
 
     arguments_table: ClassVar[str | None] = "trl.RewardConfig"
-    formats: ClassVar[Formats] = ("preference",)

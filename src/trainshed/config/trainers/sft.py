@@ -2,11 +2,10 @@
 
 from typing import ClassVar
 
-from trainshed.config.trl import Formats, TRLParameters
+from trainshed.config.trl import TRLParameters
 
 
 class SFTParameters(TRLParameters):
     """What SFT takes besides the arguments of TRL's `SFTConfig`."""
 
     arguments_table: ClassVar[str | None] = "trl.SFTConfig"
-    formats: ClassVar[Formats] = ("messages", "prompt-completion", "text")
