@@ -91,6 +91,7 @@ TRAINERS = Registry(
     "trainer",
     {
         "lsr": "trainshed.trainers.lsr:HuggingFaceTrainerForLSR",
+        "ppo": "trainshed.trainers.ppo:PPOTrainer",
         "pretrain": "trainshed.trainers.pretrain:PretrainTrainer",
         "rag": "trainshed.trainers.manager:HuggingFaceRAGTrainerManager",
         "ralt": "trainshed.trainers.ralt:HuggingFaceTrainerForRALT",
@@ -100,9 +101,32 @@ TRAINER_PARAMETERS = Registry(
     "trainer_parameter",
     {
         "lsr": "trainshed.config.trainers.lsr:LSRParameters",
+        "ppo": "trainshed.config.trainers.ppo:PPOParameters",
         "pretrain": "trainshed.config.trainers.pretrain:PretrainParameters",
         "rag": "trainshed.config.trainers.rag:RAGParameters",
         "ralt": "trainshed.config.trainers.ralt:RALTParameters",
+    },
+)
+REWARDS = Registry(
+    "reward",
+    {
+        "code_tests": "trainshed.rewards.code_tests:CodeTests",
+        "exact_match": "trainshed.rewards.matching:ExactMatch",
+        "format": "trainshed.rewards.matching:Format",
+        "http": "trainshed.rewards.endpoint:HTTPReward",
+        "length": "trainshed.rewards.matching:Length",
+        "reward_model": "trainshed.rewards.reward_model:RewardModel",
+    },
+)
+REWARD_PARAMETERS = Registry(
+    "reward_parameter",
+    {
+        "code_tests": "trainshed.config.rewards:CodeTestsOptions",
+        "exact_match": "trainshed.config.rewards:ExactMatchOptions",
+        "format": "trainshed.config.rewards:FormatOptions",
+        "http": "trainshed.config.rewards:HTTPOptions",
+        "length": "trainshed.config.rewards:LengthOptions",
+        "reward_model": "trainshed.config.rewards:RewardModelOptions",
     },
 )
 STORES = Registry(
@@ -134,6 +158,7 @@ TRACKERS = Registry(
 )
 REGISTRIES: Mapping[str, Registry] = {
     "trainers": TRAINERS,
+    "rewards": REWARDS,
     "stores": STORES,
     "stages": STAGES,
     "trackers": TRACKERS,
@@ -155,5 +180,27 @@ def register_trainer(name: str, *, params: type) -> Callable[[type[T]], type[T]]
         TRAINERS.add(name, cls)
         TRAINER_PARAMETERS.add(name, params)
         return cls
+
+    return decorate
+
+
+def register_reward(name: str, *, params: type | None = None) -> Callable[[T], T]:
+    """Register a reward function from outside the package.
+
+    Parameters
+    ----------
+    name
+        What ``training.rewards`` calls it.
+    params
+        A `trainshed.config.rewards.RewardOptions` subclass, an object of which is what the registered class
+        or function is called with; without it, what is registered is the function
+        ``f(prompts, completions, **columns) -> list[float]`` itself, and gets the options as keywords.
+    """
+
+    def decorate(value: T) -> T:
+        REWARDS.add(name, value)
+        if params is not None:
+            REWARD_PARAMETERS.add(name, params)
+        return value
 
     return decorate
