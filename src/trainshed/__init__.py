@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from trainshed.rag.retriever import Retriever
     from trainshed.rag.stores.base import KnowledgeStore
     from trainshed.rag.system import RAGConfig, RAGSystem
-    from trainshed.registry import register_trainer
+    from trainshed.registry import register_reward, register_trainer
     from trainshed.trainers.base import Trainer, TrainResult
     from trainshed.trainers.lsr import HuggingFaceTrainerForLSR
     from trainshed.trainers.manager import HuggingFaceRAGTrainerManager
@@ -68,6 +68,7 @@ _MODULES = {
     "evaluate_rag_pipeline": "evaluation.pipeline",
     "load_config": "config.load",
     "load_examples": "data.examples",
+    "register_reward": "registry",
     "register_trainer": "registry",
 }
 
@@ -101,6 +102,7 @@ __all__ = [
     "evaluate_rag_pipeline",
     "load_config",
     "load_examples",
+    "register_reward",
     "register_trainer",
 ]
 

@@ -95,6 +95,7 @@ TRAINERS = Registry(
         "kto": "trainshed.trainers.kto:KTOTrainer",
         "lsr": "trainshed.trainers.lsr:HuggingFaceTrainerForLSR",
         "orpo": "trainshed.trainers.orpo:ORPOTrainer",
+        "ppo": "trainshed.trainers.ppo:PPOTrainer",
         "pretrain": "trainshed.trainers.pretrain:PretrainTrainer",
         "rag": "trainshed.trainers.manager:HuggingFaceRAGTrainerManager",
         "ralt": "trainshed.trainers.ralt:HuggingFaceTrainerForRALT",
@@ -111,6 +112,7 @@ TRAINER_PARAMETERS = Registry(
         "kto": "trainshed.config.trainers.kto:KTOParameters",
         "lsr": "trainshed.config.trainers.lsr:LSRParameters",
         "orpo": "trainshed.config.trainers.orpo:ORPOParameters",
+        "ppo": "trainshed.config.trainers.ppo:PPOParameters",
         "pretrain": "trainshed.config.trainers.pretrain:PretrainParameters",
         "rag": "trainshed.config.trainers.rag:RAGParameters",
         "ralt": "trainshed.config.trainers.ralt:RALTParameters",
@@ -118,6 +120,28 @@ TRAINER_PARAMETERS = Registry(
         "sft": "trainshed.config.trainers.sft:SFTParameters",
     },
     aliases={"reward_modeling": "reward"},
+)
+REWARDS = Registry(
+    "reward",
+    {
+        "code_tests": "trainshed.rewards.code_tests:CodeTests",
+        "exact_match": "trainshed.rewards.matching:ExactMatch",
+        "format": "trainshed.rewards.matching:Format",
+        "http": "trainshed.rewards.endpoint:HTTPReward",
+        "length": "trainshed.rewards.matching:Length",
+        "reward_model": "trainshed.rewards.reward_model:RewardModel",
+    },
+)
+REWARD_PARAMETERS = Registry(
+    "reward_parameter",
+    {
+        "code_tests": "trainshed.config.rewards:CodeTestsOptions",
+        "exact_match": "trainshed.config.rewards:ExactMatchOptions",
+        "format": "trainshed.config.rewards:FormatOptions",
+        "http": "trainshed.config.rewards:HTTPOptions",
+        "length": "trainshed.config.rewards:LengthOptions",
+        "reward_model": "trainshed.config.rewards:RewardModelOptions",
+    },
 )
 STORES = Registry(
     "store",
@@ -148,6 +172,7 @@ TRACKERS = Registry(
 )
 REGISTRIES: Mapping[str, Registry] = {
     "trainers": TRAINERS,
+    "rewards": REWARDS,
     "stores": STORES,
     "stages": STAGES,
     "trackers": TRACKERS,
@@ -169,5 +194,27 @@ def register_trainer(name: str, *, params: type) -> Callable[[type[T]], type[T]]
         TRAINERS.add(name, cls)
         TRAINER_PARAMETERS.add(name, params)
         return cls
+
+    return decorate
+
+
+def register_reward(name: str, *, params: type | None = None) -> Callable[[T], T]:
+    """Register a reward function from outside the package.
+
+    Parameters
+    ----------
+    name
+        What ``training.rewards`` calls it.
+    params
+        A `trainshed.config.rewards.RewardOptions` subclass, an object of which is what the registered class
+        or function is called with; without it, what is registered is the function
+        ``f(prompts, completions, **columns) -> list[float]`` itself, and gets the options as keywords.
+    """
+
+    def decorate(value: T) -> T:
+        REWARDS.add(name, value)
+        if params is not None:
+            REWARD_PARAMETERS.add(name, params)
+        return value
 
     return decorate

@@ -76,6 +76,14 @@ class Loop(ExactTraining, transformers.Trainer):
             prefetch_factor=args.dataloader_prefetch_factor,
         )
 
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """Return the micro-batches of one optimizer step; a trainer may put its own in their place."""
+        samples, total = super().get_batch_samples(epoch_iterator, num_batches, device)
+        own = self.owner.step_batches(len(samples)) if samples else None
+        return (samples, total) if own is None else (own, self._get_num_items_in_batch(own, device))
+
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | None:
         """Return what the losses of one optimizer step are divided by, over all processes."""
         if not batch_samples:

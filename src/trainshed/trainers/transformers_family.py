@@ -66,6 +66,21 @@ class TransformersTrainer(LoopedTrainer):
         """
         return None
 
+    def step_batches(self, count: int) -> list[dict[str, Any]] | None:
+        """Return the micro-batches of the next optimizer step where they are made while training.
+
+        Parameters
+        ----------
+        count
+            How many there must be.
+
+        Returns
+        -------
+        list | None
+            They take the place of those that `collate` made; None (the default) keeps those.
+        """
+        return None
+
     def lengths(self, data: Sequence[Any]) -> Sequence[int] | None:
         """Return the length of each example, to batch similar ones; None mixes freely."""
         return None

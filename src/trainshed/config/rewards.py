@@ -1,0 +1,215 @@
+"""What a YAML may say about rewards: which functions judge completions, with which weight and options.
+
+An entry of ``training.rewards`` is a name (``exact_match``, or ``module:function`` of your own), or a
+mapping with that name, a weight, and options. Left out: the functions themselves (`trainshed.rewards`).
+"""
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+
+from trainshed.config.parameters import TrainerParameters
+from trainshed.config.schema import INPUT, Count, Section
+from trainshed.errors import UnknownNameError
+from trainshed.registry import REWARD_PARAMETERS, REWARDS
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class RewardOptions(Section):
+    """What every reward's options share; a plug-in subclasses it."""
+
+
+class ExactMatchOptions(RewardOptions):
+    """Options of `exact_match`."""
+
+    answer_column: str = "answer"
+    """Column of the data that holds the right answer, or a list of accepted ones."""
+    match: Literal["text", "exact", "number", "contains"] = "text"
+    """`text` ignores case, punctuation and spacing, `exact` only outer spaces, `number` compares the last
+    number of the completion, `contains` looks for the answer anywhere in it."""
+    extract: str | None = None
+    """Regular expression whose last match (its first group, where it has one) is what is compared, such as
+    `answer is (.+)`; a completion without a match is wrong."""
+
+    @model_validator(mode="after")
+    def _compiles(self) -> Self:
+        _check_pattern("extract", self.extract)
+        return self
+
+
+class FormatOptions(RewardOptions):
+    """Options of `format`: a pattern or tags."""
+
+    pattern: str | None = None
+    """Regular expression that the whole completion must match; `.` matches a line's end too."""
+    tags: tuple[str, ...] = ()
+    """Tags that must stand in the completion once each and in this order, such as `think` and `answer`."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.pattern is None) == (not self.tags):
+            raise ValueError("give either a pattern or tags")
+        _check_pattern("pattern", self.pattern)
+        return self
+
+
+class LengthOptions(RewardOptions):
+    """Options of `length`: 1 within the bounds, falling to 0 beyond them."""
+
+    least: Annotated[int, Field(ge=0)] = 1
+    """Fewest words that are worth the whole reward."""
+    most: Count = 200
+    """Most words that are worth the whole reward."""
+    slack: Count = 50
+    """Words beyond a bound at which nothing is left."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.least > self.most:
+            raise ValueError(f"`least` {self.least} is more than `most` {self.most}")
+        return self
+
+
+class CodeTestsOptions(RewardOptions):
+    """Options of `code_tests`."""
+
+    tests_column: str = "tests"
+    """Column of the data that holds the tests: Python text, or a list of such texts."""
+    partial: bool = False
+    """Give the share of the tests that pass, instead of 1 only when all do."""
+    time_s: Seconds = 5.0
+    """Seconds of real time, and of CPU time, that a program with its tests may take."""
+    memory_mb: Annotated[int, Field(ge=64)] = 512
+    """Address space that it may take."""
+    file_mb: Count = 4
+    """Largest file that it may write."""
+    workers: Count = 2
+    """Programs that run at once."""
+    require_isolation: bool = False
+    """Refuse to start where the system allows no namespaces, which keep programs off the network."""
+
+
+class RewardModelOptions(RewardOptions):
+    """Options of `reward_model`; which model is `training.reward_model`."""
+
+    batch_size: Count = 16
+    """Texts that are scored at once."""
+    max_length: Count | None = None
+    """Longest text in tokens, whose beginning is cut; what the model reads when not set."""
+    add_eos: bool = True
+    """End plain text with the token that ends a text, as `reward` trains it."""
+
+
+class HTTPOptions(RewardOptions):
+    """Options of `http`: an endpoint that takes and gives JSON."""
+
+    url: Annotated[str, Field(pattern=r"^https?://")]
+    """Where `{"prompts": [...], "completions": [...], "columns": {...}}` is posted."""
+    timeout_s: Seconds = 30.0
+    """Seconds to wait for an answer."""
+    retries: Annotated[int, Field(ge=0)] = 3
+    """Further attempts when it does not answer or answers 429 or 5xx, each after twice the wait before."""
+    backoff_s: Seconds = 0.5
+    """Seconds to wait before the first further attempt."""
+    batch_size: Count = 64
+    """Completions in one request."""
+    token_variable: str | None = None
+    """Environment variable whose value is sent as a bearer token; it is written nowhere."""
+
+
+class RewardEntry(Section):
+    """One reward: its name, how much it counts, and its options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    """Registered name, as `trainshed list rewards` shows it, or `module:function`."""
+    weight: float = 1.0
+    """What its values are multiplied by in the sum."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options as they were given."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Self:
+        if ":" in self.name:
+            return self
+        try:
+            name = REWARDS.canonical(self.name)
+        except UnknownNameError as error:
+            raise ValueError(f"{error.what}; {error.fix}, or module:function of your own") from None
+        if name in REWARD_PARAMETERS.names():
+            try:
+                REWARD_PARAMETERS.get(name).model_validate(self.options)
+            except ValidationError as error:
+                raise ValueError(f"reward {name}: {_told(error)}") from None
+        return self
+
+
+def _told(error: ValidationError) -> str:
+    """Return the first problem of the options, with the key it concerns."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"it has no option {key!r}"
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return f"{key}: {message}" if key else message
+
+
+def _check_pattern(name: str, pattern: str | None) -> None:
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise ValueError(f"`{name}` is no regular expression: {error}") from None
+
+
+def _entries(value: Any) -> Any:
+    """Take a name for an entry without options, and one entry for a list of it."""
+    listed = value if isinstance(value, list) else [value]
+    return [{"name": item} if isinstance(item, str) else item for item in listed]
+
+
+_ENTRY_SCHEMA = {
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "object",
+            "properties": {"name": {"type": "string"}, "weight": {"type": "number", "default": 1.0}},
+            "required": ["name"],
+            "additionalProperties": True,
+        },
+    ]
+}
+#: a list of rewards as a YAML writes it
+RewardList = Annotated[
+    list[RewardEntry],
+    BeforeValidator(_entries),
+    WithJsonSchema({"type": "array", "items": _ENTRY_SCHEMA}),
+]
+
+
+class RewardedParameters(TrainerParameters):
+    """The parameters that every algorithm shares whose completions are judged by rewards."""
+
+    rewards: RewardList = Field(default=[])
+    """What judges completions: names, or mappings with `name`, `weight` and the reward's options."""
+    reward_model: str | None = Field(default=None, json_schema_extra=INPUT)
+    """Reward model: a directory, a hub name or `${stages.NAME}`; it is the reward named `reward_model`,
+    added with weight 1 where `rewards` does not name it."""
+
+    @model_validator(mode="after")
+    def _judged(self) -> Self:
+        named = any(entry.name == "reward_model" for entry in self.rewards)
+        if named and self.reward_model is None:
+            raise ValueError("`rewards` names reward_model; say which model it is in `reward_model`")
+        return self
+
+    def reward_entries(self) -> list[RewardEntry]:
+        """Return every reward, the model of ``reward_model`` among them."""
+        named = any(entry.name == "reward_model" for entry in self.rewards)
+        more = [RewardEntry(name="reward_model")] if self.reward_model is not None and not named else []
+        return [*self.rewards, *more]

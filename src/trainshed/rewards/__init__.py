@@ -1,0 +1,1 @@
+"""Functions that judge completions, by themselves or several with weights."""
