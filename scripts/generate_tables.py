@@ -23,6 +23,7 @@ TABLES = Path(__file__).parent.parent / "src" / "trainshed" / "config" / "tables
 BASE = "transformers.TrainingArguments"
 TRL = (
     *("trl.SFTConfig", "trl.RewardConfig", "trl.DPOConfig", "trl.KTOConfig"),
+    *("trl.GRPOConfig", "trl.RLOOConfig"),
     *("trl.experimental.orpo.ORPOConfig", "trl.experimental.cpo.CPOConfig"),
 )
 CLASSES = (BASE, *TRL)

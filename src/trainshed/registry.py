@@ -92,6 +92,7 @@ TRAINERS = Registry(
     {
         "cpo": "trainshed.trainers.cpo:CPOTrainer",
         "dpo": "trainshed.trainers.dpo:DPOTrainer",
+        "grpo": "trainshed.trainers.grpo:GRPOTrainer",
         "kto": "trainshed.trainers.kto:KTOTrainer",
         "lsr": "trainshed.trainers.lsr:HuggingFaceTrainerForLSR",
         "orpo": "trainshed.trainers.orpo:ORPOTrainer",
@@ -100,15 +101,17 @@ TRAINERS = Registry(
         "rag": "trainshed.trainers.manager:HuggingFaceRAGTrainerManager",
         "ralt": "trainshed.trainers.ralt:HuggingFaceTrainerForRALT",
         "reward": "trainshed.trainers.reward:RewardTrainer",
+        "rloo": "trainshed.trainers.rloo:RLOOTrainer",
         "sft": "trainshed.trainers.sft:SFTTrainer",
     },
-    aliases={"reward_modeling": "reward"},
+    aliases={"grpo_rlvr": "grpo", "reward_modeling": "reward"},
 )
 TRAINER_PARAMETERS = Registry(
     "trainer_parameter",
     {
         "cpo": "trainshed.config.trainers.cpo:CPOParameters",
         "dpo": "trainshed.config.trainers.dpo:DPOParameters",
+        "grpo": "trainshed.config.trainers.grpo:GRPOParameters",
         "kto": "trainshed.config.trainers.kto:KTOParameters",
         "lsr": "trainshed.config.trainers.lsr:LSRParameters",
         "orpo": "trainshed.config.trainers.orpo:ORPOParameters",
@@ -117,9 +120,10 @@ TRAINER_PARAMETERS = Registry(
         "rag": "trainshed.config.trainers.rag:RAGParameters",
         "ralt": "trainshed.config.trainers.ralt:RALTParameters",
         "reward": "trainshed.config.trainers.reward:RewardParameters",
+        "rloo": "trainshed.config.trainers.rloo:RLOOParameters",
         "sft": "trainshed.config.trainers.sft:SFTParameters",
     },
-    aliases={"reward_modeling": "reward"},
+    aliases={"grpo_rlvr": "grpo", "reward_modeling": "reward"},
 )
 REWARDS = Registry(
     "reward",

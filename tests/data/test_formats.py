@@ -54,7 +54,7 @@ def test_several_formats_are_told_apart_by_the_algorithm_or_not_at_all():
     columns = ["prompt", "chosen", "rejected", "messages"]
     assert choose_format(columns, accepts=("preference",)) == "preference"
     assert choose_format(columns, accepts=("messages", "text")) == "messages"
-    with pytest.raises(DataError, match="several formats: preference .*messages") as caught:
+    with pytest.raises(DataError, match=r"several formats: preference .*messages") as caught:
         choose_format(columns)
     assert "data.format" in caught.value.fix
     assert choose_format(columns, wanted="messages") == "messages"

@@ -366,7 +366,9 @@ def _part(
     specs = keys_of(type(model))
     for key, value in model.model_dump(mode="json").items():
         own = getattr(model, key)
-        if specs[key].setting:
+        if key not in specs:  # of a model that takes more keys than it names, such as a reward's options
+            hyper[key] = value
+        elif specs[key].setting:
             settings[key] = value
         elif isinstance(own, list) and any(isinstance(item, BaseModel) for item in own):
             parts = [_part(section, item, (*above, key, number)) for number, item in enumerate(own)]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from trainshed.config.parameters import COMPUTED_ARGUMENTS, TrainerParameters
+from trainshed.config.rewards import RewardedParameters
 
 
 class TRLParameters(TrainerParameters):
@@ -25,3 +26,12 @@ class TRLParameters(TrainerParameters):
         "bf16": "auto",
     }
     reads: ClassVar[frozenset[str]] = frozenset({"model", "data"})
+
+
+class RewardedTRLParameters(TRLParameters, RewardedParameters):
+    """The parameters of an algorithm of TRL whose completions are judged by rewards."""
+
+    hidden_arguments: ClassVar[Mapping[str, str]] = {
+        **TRLParameters.hidden_arguments,
+        "reward_weights": "give each of training.rewards its weight",
+    }

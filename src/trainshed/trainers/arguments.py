@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 
 from trainshed.errors import ConfigError, did_you_mean
 from trainshed.models.precision import resolve_device, resolve_dtype
+from trainshed.registry import load_attribute
 
 #: our defaults where the library's would not fit trainings of minutes; none of them decides what comes out
 DEFAULTS: Mapping[str, Any] = {
@@ -168,6 +169,12 @@ def deciding_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in sorted(arguments.items())
         if not name.startswith(_SETTINGS)
     }
+
+
+def default_of(kind: str, name: str) -> Any:
+    """Return what an argument of a class, ``"module:attribute"``, is when it is not given."""
+    fields = {field.name: field for field in dataclasses.fields(load_attribute(kind))}
+    return _default(fields[name])
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainerState
 from transformers.trainer_callback import ExportableState
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 #: stands for `transformers.Trainer`, which follows among the bases of a loop
 _Library: Any = object
 
-_STATE, _SUMS = "trainer_state.json", "sums.json"
+_STATE, _SUMS, _BUFFERS = "trainer_state.json", "sums.json", "buffers.safetensors"
 
 
 class ExactTraining(_Library):
@@ -120,6 +121,13 @@ class ExactTraining(_Library):
     def restore_counts(self, values: dict[str, Any]) -> None:
         """Take what `counts` returned."""
 
+    def buffers(self) -> dict[str, Tensor]:
+        """Return tensors that the library holds between two steps, for a checkpoint."""
+        return {}
+
+    def restore_buffers(self, values: dict[str, Tensor]) -> None:
+        """Take what `buffers` returned."""
+
     def mean_loss(self) -> float:
         """Return the mean training loss over all steps, those before an interruption included."""
         steps = self.state.global_step
@@ -151,6 +159,8 @@ class ExactTraining(_Library):
         sums = read_json(found / _SUMS)
         self.owner.restore_measured(sums.pop("measured"))
         self.restore_counts(sums.pop("counts"))
+        if (found / _BUFFERS).is_file():
+            self.restore_buffers(load_file(found / _BUFFERS))
         self.sums = {**sums, "measured": {}}
         self.owner.load_state(found)
         state = TrainerState.load_from_json(str(found / _STATE))
@@ -231,6 +241,9 @@ class ExactTraining(_Library):
             self._save_optimizer_and_scheduler(str(path))
             self._save_scaler(str(path))
             self._save_rng_state(str(path))
+        buffers = self.buffers()
+        if buffers and self.args.should_save:
+            save_file(buffers, path / _BUFFERS)
         sums = {name: self._over_processes(self.sums[name]) for name in ("loss", "window")}
         if self.args.should_save:
             write_json(

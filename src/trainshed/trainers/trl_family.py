@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from trainshed.config.resolved import TrainingSection
+from trainshed.config.resolved import RunConfig, TrainingSection
 from trainshed.config.trl import TRLParameters
 from trainshed.data.encoding import Treatment
 from trainshed.errors import ConfigError, DataError, require_extra
@@ -107,7 +108,13 @@ class TRLTrainer(LoopedTrainer):
             arguments=training.arguments,
             seed=seed,
             settings=TrainerSettings.from_context(context),
+            **cls.objects_of_run(config),
         )
+
+    @classmethod
+    def objects_of_run(cls, config: RunConfig) -> dict[str, Any]:
+        """Return what else the constructor gets from a configuration."""
+        return {}
 
     @classmethod
     def load(cls, section: Any, *, seed: int) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -147,8 +154,7 @@ class TRLTrainer(LoopedTrainer):
 
     def make_loop(self, args: Any, callbacks: list[TrainerCallback]) -> ExactTraining:
         """Return TRL's trainer, made exact."""
-        with quiet_experiments(), no_library_bars(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # about names that TRL gives to transformers
+        with quiet_experiments(), no_library_bars():
             return exact_class(load_attribute(self.trl_class))(
                 self,
                 model=self.model,
@@ -162,12 +168,7 @@ class TRLTrainer(LoopedTrainer):
 
     def train(self) -> Any:
         """Train, or go on from the last checkpoint; see `LoopedTrainer.train`."""
-        with (
-            unchanged_forward(self.model),
-            without_reference_adapter(self.model),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore", FutureWarning)
+        with left_as_it_was(self.model):
             return super().train()
 
     def evaluate(self) -> dict[str, float]:
@@ -182,8 +183,7 @@ class TRLTrainer(LoopedTrainer):
             raise ConfigError("there is no data to evaluate on", fix="give an evaluation dataset")
         with contextlib.ExitStack() as stack:
             stack.enter_context(isolated_random_state())
-            stack.enter_context(unchanged_forward(self.model))
-            stack.enter_context(without_reference_adapter(self.model))
+            stack.enter_context(left_as_it_was(self.model))
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trainshed-")))
             made = self.make_arguments({**self.arguments, "eval_strategy": "no"}, directory)
             loop: Any = self.make_loop(made, [])
@@ -241,13 +241,34 @@ def exact_class(kind: type) -> Any:
             """Return TRL's counts of tokens, and what it measured since the last log line."""
             return {
                 "tokens": float(getattr(self, "_total_train_tokens", 0)),
+                "micro_batches": int(getattr(self, "_step", 0)),
                 **{name: _plain(getattr(self, name)["train"]) for name in _GATHERED if hasattr(self, name)},
             }
+
+        def buffers(self) -> dict[str, Tensor]:
+            """Return the completions that are still to be learnt from."""
+            parts = getattr(self, "_buffered_inputs", None) or []
+            return {
+                f"{place}/{name}": torch.as_tensor(value).clone().contiguous()
+                for place, part in enumerate(parts)
+                for name, value in part.items()
+                if value is not None
+            }
+
+        def restore_buffers(self, values: dict[str, Tensor]) -> None:
+            """Take what `buffers` returned."""
+            parts: dict[int, dict[str, Tensor]] = {}
+            for key, value in values.items():
+                place, _, name = key.partition("/")
+                parts.setdefault(int(place), {})[name] = value.to(self.args.device)
+            self._buffered_inputs = [parts[place] for place in sorted(parts)] or None
 
         def restore_counts(self, values: dict[str, Any]) -> None:
             """Take what `counts` returned."""
             if hasattr(self, "_total_train_tokens"):
                 self._total_train_tokens = values["tokens"]
+            if hasattr(self, "_step"):
+                self._step = values["micro_batches"]
             for name in _GATHERED:
                 if hasattr(self, name):
                     getattr(self, name)["train"].update(values[name])
@@ -307,23 +328,20 @@ def quiet_experiments() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def unchanged_forward(model: Any) -> Iterator[None]:
-    """Give a model its own ``forward`` back, which TRL replaces to save memory."""
+def left_as_it_was(model: Any) -> Iterator[None]:
+    """Take back what TRL changes on a model: its ``forward``, and a second adapter to compare with.
+
+    Warnings about names that TRL gives to transformers are not shown.
+    """
     part = model.get_base_model() if hasattr(model, "get_base_model") else model
     before = part.__dict__.get("forward")
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         part.__dict__.pop("forward", None)
         if before is not None:
             part.__dict__["forward"] = before
-
-
-@contextlib.contextmanager
-def without_reference_adapter(model: Any) -> Iterator[None]:
-    """Take the adapter away that TRL adds as a reference, so that it is not saved."""
-    try:
-        yield
-    finally:
         if _REFERENCE in getattr(model, "peft_config", {}):
             model.delete_adapter(_REFERENCE)

@@ -1,0 +1,11 @@
+"""Group-relative policy optimization: it learns a rule from rewards alone, and resumes exactly."""
+
+from rewarded_checks import check_learning, check_resuming
+
+
+def test_it_learns_from_rewards():
+    check_learning("grpo", beta=0.04)
+
+
+def test_a_training_killed_within_a_rollout_ends_with_the_same_weights(tmp_path):
+    check_resuming("grpo", tmp_path, beta=0.04)
