@@ -160,14 +160,19 @@ OWN = {
     "ralt": [{"packing": True}, {"weight_by_retrieval": True, "include_no_context": 0.5}],
     "rag": [{"mode": "both"}, {"mode": "generator"}],
     "pretrain": [{"block_size": 64}],
+    "ppo": [{"rewards": ["exact_match"], "rollout_batch_size": 2, "max_new_tokens": 2}],
 }
-COLUMNS = {"pretrain": {"columns": {"prompt": "query", "completion": "response"}}}
+COLUMNS = {
+    "pretrain": {"columns": {"prompt": "query", "completion": "response"}},
+    "ppo": {"columns": {"prompt": "query", "answer": "response"}},
+}
 #: what a system's own settings may decide of the training; all others only decide answers
 ANSWERING = {
     "lsr": set(),
     "ralt": {"retrieval_temperature", "rerank_from"},
     "rag": {"retrieval_temperature", "rerank_from"},
     "pretrain": set(),
+    "ppo": set(),
 }
 
 
