@@ -90,21 +90,27 @@ class Registry:
 TRAINERS = Registry(
     "trainer",
     {
+        "bco": "trainshed.trainers.bco:BCOTrainer",
         "lsr": "trainshed.trainers.lsr:HuggingFaceTrainerForLSR",
+        "nash_md": "trainshed.trainers.nash_md:NashMDTrainer",
         "ppo": "trainshed.trainers.ppo:PPOTrainer",
         "pretrain": "trainshed.trainers.pretrain:PretrainTrainer",
         "rag": "trainshed.trainers.manager:HuggingFaceRAGTrainerManager",
         "ralt": "trainshed.trainers.ralt:HuggingFaceTrainerForRALT",
+        "xpo": "trainshed.trainers.xpo:XPOTrainer",
     },
 )
 TRAINER_PARAMETERS = Registry(
     "trainer_parameter",
     {
+        "bco": "trainshed.config.trainers.bco:BCOParameters",
         "lsr": "trainshed.config.trainers.lsr:LSRParameters",
+        "nash_md": "trainshed.config.trainers.nash_md:NashMDParameters",
         "ppo": "trainshed.config.trainers.ppo:PPOParameters",
         "pretrain": "trainshed.config.trainers.pretrain:PretrainParameters",
         "rag": "trainshed.config.trainers.rag:RAGParameters",
         "ralt": "trainshed.config.trainers.ralt:RALTParameters",
+        "xpo": "trainshed.config.trainers.xpo:XPOParameters",
     },
 )
 REWARDS = Registry(
