@@ -5,6 +5,7 @@ Each passage says which word an animal keeps, each question asks for it. Everyth
 
 import copy
 import itertools
+import random
 
 import pytest
 
@@ -170,3 +171,58 @@ def make_system(passages, encoder_directory, random_llama, tokenizer):
         )
 
     return make
+
+
+#: what a policy chooses from
+CHOICES = [f"k{number}" for number in range(8)]
+
+
+@pytest.fixture(scope="session")
+def choosing_tokenizer():
+    """Return a tokenizer of `CHOICES`, a word a token."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    known = {word: number for number, word in enumerate(["<pad>", "<eos>", ":", *CHOICES])}
+    words = Tokenizer(models.WordLevel(known, unk_token="<pad>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>")
+
+
+@pytest.fixture(scope="session")
+def choosing_rows():
+    """Return prompts of three choices, of which the first is right: to learn from, and held out."""
+    rows = [{"prompt": f"{' '.join(c)} :", "answer": c[0]} for c in itertools.permutations(CHOICES, 3)]
+    random.Random(0).shuffle(rows)
+    return rows[:-80], rows[-80:]
+
+
+@pytest.fixture(scope="session")
+def choosing_llama(choosing_tokenizer, choosing_rows):
+    """A decoder that answers with any one of the choices and ends, so that one in three is right."""
+    from trainshed.config.trainers.pretrain import PretrainParameters
+    from trainshed.models.build import build_llama
+    from trainshed.trainers.base import TrainerSettings
+    from trainshed.trainers.pretrain import PretrainTrainer
+
+    shape = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "intermediate_size": 64, "max_length": 16}
+    model = build_llama(choosing_tokenizer, seed=0, **shape)
+    chance = random.Random(0)
+    rows = [
+        {"prompt": row["prompt"], "completion": f" {chance.choice(row['prompt'].split()[:3])}"}
+        for row in choosing_rows[0] * 3
+    ]
+    PretrainTrainer(
+        model,
+        choosing_tokenizer,
+        rows,
+        parameters=PretrainParameters(block_size=8, prompt_loss_weight=0.0),
+        arguments={
+            "max_steps": 300,
+            "learning_rate": 1e-2,
+            "per_device_train_batch_size": 32,
+            "lr_scheduler_type": "cosine",
+        },
+        settings=TrainerSettings(device="cpu"),
+    ).train()
+    return model

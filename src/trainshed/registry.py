@@ -90,11 +90,13 @@ class Registry:
 TRAINERS = Registry(
     "trainer",
     {
+        "bco": "trainshed.trainers.bco:BCOTrainer",
         "cpo": "trainshed.trainers.cpo:CPOTrainer",
         "dpo": "trainshed.trainers.dpo:DPOTrainer",
         "grpo": "trainshed.trainers.grpo:GRPOTrainer",
         "kto": "trainshed.trainers.kto:KTOTrainer",
         "lsr": "trainshed.trainers.lsr:HuggingFaceTrainerForLSR",
+        "nash_md": "trainshed.trainers.nash_md:NashMDTrainer",
         "orpo": "trainshed.trainers.orpo:ORPOTrainer",
         "ppo": "trainshed.trainers.ppo:PPOTrainer",
         "pretrain": "trainshed.trainers.pretrain:PretrainTrainer",
@@ -103,17 +105,20 @@ TRAINERS = Registry(
         "reward": "trainshed.trainers.reward:RewardTrainer",
         "rloo": "trainshed.trainers.rloo:RLOOTrainer",
         "sft": "trainshed.trainers.sft:SFTTrainer",
+        "xpo": "trainshed.trainers.xpo:XPOTrainer",
     },
     aliases={"grpo_rlvr": "grpo", "reward_modeling": "reward"},
 )
 TRAINER_PARAMETERS = Registry(
     "trainer_parameter",
     {
+        "bco": "trainshed.config.trainers.bco:BCOParameters",
         "cpo": "trainshed.config.trainers.cpo:CPOParameters",
         "dpo": "trainshed.config.trainers.dpo:DPOParameters",
         "grpo": "trainshed.config.trainers.grpo:GRPOParameters",
         "kto": "trainshed.config.trainers.kto:KTOParameters",
         "lsr": "trainshed.config.trainers.lsr:LSRParameters",
+        "nash_md": "trainshed.config.trainers.nash_md:NashMDParameters",
         "orpo": "trainshed.config.trainers.orpo:ORPOParameters",
         "ppo": "trainshed.config.trainers.ppo:PPOParameters",
         "pretrain": "trainshed.config.trainers.pretrain:PretrainParameters",
@@ -122,6 +127,7 @@ TRAINER_PARAMETERS = Registry(
         "reward": "trainshed.config.trainers.reward:RewardParameters",
         "rloo": "trainshed.config.trainers.rloo:RLOOParameters",
         "sft": "trainshed.config.trainers.sft:SFTParameters",
+        "xpo": "trainshed.config.trainers.xpo:XPOParameters",
     },
     aliases={"grpo_rlvr": "grpo", "reward_modeling": "reward"},
 )

@@ -156,18 +156,32 @@ def test_evaluating(configured, store, parts):
 
 
 OWN = {
+    "bco": [{"max_length": 64}],
+    "nash_md": [{"rewards": ["exact_match"], "rollout_batch_size": 2, "max_new_tokens": 2}],
+    "xpo": [{"rewards": ["exact_match"], "rollout_batch_size": 2, "max_new_tokens": 2}],
     "lsr": [{}, {"candidates": 3, "gate": False, "train_passage_encoder": True, "refresh_steps": 1}],
     "ralt": [{"packing": True}, {"weight_by_retrieval": True, "include_no_context": 0.5}],
     "rag": [{"mode": "both"}, {"mode": "generator"}],
     "pretrain": [{"block_size": 64}],
+    "ppo": [{"rewards": ["exact_match"], "rollout_batch_size": 2, "max_new_tokens": 2}],
 }
-COLUMNS = {"pretrain": {"columns": {"prompt": "query", "completion": "response"}}}
+COLUMNS = {
+    "bco": {"columns": {"prompt": "query", "chosen": "response", "rejected": "id"}},
+    "nash_md": {"columns": {"prompt": "query", "answer": "response"}},
+    "xpo": {"columns": {"prompt": "query", "answer": "response"}},
+    "pretrain": {"columns": {"prompt": "query", "completion": "response"}},
+    "ppo": {"columns": {"prompt": "query", "answer": "response"}},
+}
 #: what a system's own settings may decide of the training; all others only decide answers
 ANSWERING = {
+    "bco": set(),
+    "nash_md": set(),
+    "xpo": set(),
     "lsr": set(),
     "ralt": {"retrieval_temperature", "rerank_from"},
     "rag": {"retrieval_temperature", "rerank_from"},
     "pretrain": set(),
+    "ppo": set(),
 }
 
 

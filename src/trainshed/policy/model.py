@@ -39,6 +39,7 @@ class ActorCritic(nn.Module):
     def __init__(self, policy: Any, value: ValueKind | None = "shared") -> None:
         super().__init__()
         self.policy, self.kind = policy, value
+        self._checkpointing = False
         self.critic: nn.Module | None = None
         self.head: nn.Linear | None = None
         if value is not None:
@@ -56,6 +57,7 @@ class ActorCritic(nn.Module):
                 )
             self.critic = copy.deepcopy(policy.base_model).requires_grad_(True)
         self.register_state_dict_post_hook(_leave_out)
+        self.register_load_state_dict_post_hook(_miss_only_what_is_kept)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, length: int, temperature: float = 1.0
@@ -102,11 +104,12 @@ class ActorCritic(nn.Module):
         """Set the mode; the policy's dropout stays off, see the class."""
         self.training = mode
         for part in self.children():
-            part.train(mode and bool(getattr(self.policy, "is_gradient_checkpointing", False)))
+            part.train(mode and self._checkpointing)
         return self
 
     def gradient_checkpointing_enable(self, **options: Any) -> None:
         """Compute activations again instead of keeping them."""
+        self._checkpointing = True
         self.policy.gradient_checkpointing_enable(**options)
         if has_adapters(self.policy):
             self.policy.enable_input_require_grads()
@@ -133,17 +136,29 @@ def completion_logits(
     tuple
         ``[n, t, v]``, and ``[n, t, h]`` or None.
     """
-    takes = _arguments_of(model)
-    more: dict[str, Any] = {"use_cache": False}
-    if "position_ids" in takes:
-        more["position_ids"] = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-    if "logits_to_keep" in takes:
-        more["logits_to_keep"] = length + 1
+    more = _options(model, attention_mask, keep=length + 1)
     if with_state:
         more["output_hidden_states"] = True
     found = model(input_ids=input_ids, attention_mask=attention_mask, **more)
     state = found.hidden_states[-1][:, -length - 1 : -1] if with_state else None
     return found.logits[:, -length - 1 : -1], state
+
+
+def next_logits(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return the logits ``[n, v]`` of the token after the last; texts are padded on the left."""
+    more = _options(model, attention_mask, keep=1)
+    return model(input_ids=input_ids, attention_mask=attention_mask, **more).logits[:, -1]
+
+
+def _options(model: Any, attention_mask: Tensor, *, keep: int) -> dict[str, Any]:
+    """Return what a model takes besides tokens: positions that count no padding, and only the last logits."""
+    takes = _arguments_of(model)
+    more: dict[str, Any] = {"use_cache": False}
+    if "position_ids" in takes:
+        more["position_ids"] = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+    if "logits_to_keep" in takes:
+        more["logits_to_keep"] = keep
+    return more
 
 
 def has_adapters(model: Any) -> bool:
@@ -162,13 +177,41 @@ def _leave_out(module: nn.Module, state: dict[str, Any], prefix: str, metadata: 
 
     Safetensors takes no shared memory; what is left out is there again when the model is made.
     """
-    frozen: set[str] = set()
+    kept = set(state)
     if isinstance(module, ActorCritic) and has_adapters(module.policy):
-        frozen = {prefix + name for name, p in module.named_parameters() if not p.requires_grad}
+        kept = {prefix + name for name, parameter in module.named_parameters() if parameter.requires_grad}
     seen: set[int] = set()
     for name in list(state):
         place = state[name].data_ptr()
-        if name in frozen or (state[name].numel() and place in seen):
+        if name not in kept or (state[name].numel() and place in seen):
             del state[name]
         else:
             seen.add(place)
+
+
+def _miss_only_what_is_kept(module: nn.Module, keys: Any) -> None:
+    """Do not miss in a checkpoint what `_leave_out` left out of it."""
+    kept = set(module.state_dict())
+    keys.missing_keys[:] = [name for name in keys.missing_keys if name in kept]
+
+
+def sequence_log_probs(model: Any, input_ids: Tensor, mask: Tensor) -> Tensor:
+    """Return the log-probability of the masked tokens of each row, given what stands before them.
+
+    Parameters
+    ----------
+    model
+        Any causal language model.
+    input_ids
+        ``[n, t]``, padded on the right; padding needs no mask, since a position sees only what stands before.
+    mask
+        ``[n, t]``, true for tokens that count; the first column counts nothing.
+
+    Returns
+    -------
+    Tensor
+        ``[n]`` in nats.
+    """
+    logits = model(input_ids=input_ids, use_cache=False).logits[:, :-1]
+    found = token_log_probs(logits, input_ids[:, 1:])
+    return (found * mask[:, 1:]).sum(1)

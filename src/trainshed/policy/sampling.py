@@ -126,8 +126,8 @@ def sample_completions(
         with torch.no_grad(), torch.random.fork_rng(devices=_gpus(device)):
             torch.manual_seed(derive_seed(seed, "batch", str(start)))
             found = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **more)
-        parts.append((ids, mask, found[:, ids.shape[1] :]))
-    return _joined(parts, sampling)
+        parts.append(_completed(ids, mask, found[:, ids.shape[1] :], sampling))
+    return joined_completions(parts, sampling.pad_id)
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad_id: int, device: Any) -> tuple[Tensor, Tensor]:
@@ -161,21 +161,26 @@ def inside_completion(tokens: Tensor, stop_ids: Sequence[int]) -> tuple[Tensor, 
     return before == 0, stops.any(1)
 
 
-def _joined(parts: Sequence[tuple[Tensor, Tensor, Tensor]], sampling: Sampling) -> Completions:
-    left = max(ids.shape[1] for ids, _, _ in parts)
-    right = max(new.shape[1] for _, _, new in parts)
-    all_ids, all_masks, masks, ended = [], [], [], []
-    for ids, mask, new in parts:
-        inside, stopped = inside_completion(new, sampling.stop_ids)
-        new = torch.where(inside, new, sampling.pad_id)
-        sides = (left - ids.shape[1], right - new.shape[1])
-        padded = torch.cat([ids, new], 1)
-        attention = torch.cat([mask, inside.long()], 1)
-        all_ids.append(torch.nn.functional.pad(padded, sides, value=sampling.pad_id))
-        all_masks.append(torch.nn.functional.pad(attention, sides))
-        masks.append(torch.nn.functional.pad(inside, (0, sides[1])))
-        ended.append(stopped)
-    return Completions(torch.cat(all_ids), torch.cat(all_masks), torch.cat(masks), torch.cat(ended))
+def joined_completions(parts: Sequence[Completions], pad_id: int) -> Completions:
+    """Return several batches of completions as one, padded to the same widths."""
+    left = max(part.input_ids.shape[1] - part.mask.shape[1] for part in parts)
+    right = max(part.mask.shape[1] for part in parts)
+    ids, attention, masks = [], [], []
+    for part in parts:
+        width = part.mask.shape[1]
+        sides = (left - part.input_ids.shape[1] + width, right - width)
+        ids.append(torch.nn.functional.pad(part.input_ids, sides, value=pad_id))
+        attention.append(torch.nn.functional.pad(part.attention_mask, sides))
+        masks.append(torch.nn.functional.pad(part.mask, (0, sides[1])))
+    ended = torch.cat([part.ended for part in parts])
+    return Completions(torch.cat(ids), torch.cat(attention), torch.cat(masks), ended)
+
+
+def _completed(ids: Tensor, mask: Tensor, new: Tensor, sampling: Sampling) -> Completions:
+    """Return what was sampled after a batch of prompts, with nothing after the end of each."""
+    inside, ended = inside_completion(new, sampling.stop_ids)
+    new = torch.where(inside, new, sampling.pad_id)
+    return Completions(torch.cat([ids, new], 1), torch.cat([mask, inside.long()], 1), inside, ended)
 
 
 def _gpus(device: torch.device) -> list[torch.device]:

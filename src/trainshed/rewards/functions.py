@@ -19,8 +19,6 @@ from trainshed.config.rewards import RewardEntry, RewardOptions
 from trainshed.errors import ConfigError, DataError, RunError
 from trainshed.registry import REWARD_PARAMETERS, REWARDS
 
-_NAMED_NEVER = ("prompts", "completions")
-
 
 class RewardFunction(Protocol):
     """What judges completions; an object may keep why it failed on each in ``failures``."""
@@ -104,17 +102,9 @@ class WeightedRewards:
 
         Raises
         ------
-        DataError
-            When a column has the name of an argument.
         RunError
             When a function gives another number of values, one that is not finite, or nothing at all.
         """
-        taken = [name for name in _NAMED_NEVER if name in columns]
-        if taken:
-            raise DataError(
-                f"the data has a column {taken[0]!r}, which is what rewards call their argument",
-                fix="rename it",
-            )
         count = len(completions)
         values: dict[str, list[float]] = {}
         failures: list[dict[str, str]] = [{} for _ in range(count)]

@@ -6,9 +6,10 @@ become. The rollout is part of a checkpoint, so that a training that was killed 
 with the same weights to the last bit. Left out: what a rollout holds and the loss (`ppo`, `xpo`, `nash_md`).
 """
 
+import contextlib
 import copy
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -26,7 +27,7 @@ from trainshed.models.encoders import weights_hash
 from trainshed.models.sections import load_section
 from trainshed.models.seeds import derive_seed
 from trainshed.policy.losses import token_log_probs
-from trainshed.policy.model import ActorCritic, completion_logits, has_adapters
+from trainshed.policy.model import ActorCritic, completion_logits, has_adapters, next_logits
 from trainshed.policy.rollouts import TokenizedPrompt, prompt_ids, stream, trimmed
 from trainshed.policy.sampling import Completions, Sampling, sample_completions
 from trainshed.progress import say
@@ -151,6 +152,10 @@ class OnlineTrainer(TransformersTrainer):
             Tensors with ``n`` rows each, ``input_ids``, ``attention_mask`` and ``mask`` among them.
         """
 
+    def cut(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return some rows of a rollout as `loss_sum` takes them, with no padding that all of them have."""
+        return trimmed(batch)
+
     def kept(self) -> dict[str, float]:
         """Return numbers that a checkpoint must hold besides the rollout."""
         return {}
@@ -195,7 +200,7 @@ class OnlineTrainer(TransformersTrainer):
         assert self._rollout is not None
         rows = self._minibatch().tensor_split(count)
         self._at += 1
-        return [trimmed({name: value[part] for name, value in self._rollout.items()}) for part in rows]
+        return [self.cut({name: value[part] for name, value in self._rollout.items()}) for part in rows]
 
     def before_training(self, loop: Loop) -> None:
         """Start without a rollout, the reference where the policy is."""
@@ -301,11 +306,41 @@ class OnlineTrainer(TransformersTrainer):
 
     def reference_logits(self, ids: Tensor, attention: Tensor, length: int) -> Tensor:
         """Return the logits ``[n, t, v]`` of the reference for the last tokens, without a graph."""
-        with torch.no_grad():
-            if self.reference is not None:
-                return completion_logits(self.reference, ids, attention, length)[0]
+        with torch.no_grad(), self.as_reference() as model:
+            return completion_logits(model, ids, attention, length)[0]
+
+    def next_reference_logits(self, ids: Tensor, attention: Tensor) -> Tensor:
+        """Return the reference's logits ``[n, v]`` of the token after the last."""
+        with torch.no_grad(), self.as_reference() as model:
+            return next_logits(model, ids, attention)
+
+    @contextlib.contextmanager
+    def as_reference(self) -> Iterator[Any]:
+        """Yield the reference: a model of its own, or the policy without its adapters."""
+        if self.reference is not None:
+            yield self.reference
+        else:
             with self.model.disable_adapter():
-                return completion_logits(self.model, ids, attention, length)[0]
+                yield self.model
+
+    def complete_with_reference(self, rows: Sequence[TokenizedPrompt], seed: int) -> Completions:
+        """Sample a completion of each prompt with the reference."""
+        with self.as_reference() as model:
+            return self.complete(rows, seed, model)
+
+    def reference_log_probs(self, done: Completions) -> Tensor:
+        """Return the log-probabilities ``[n, t]`` of completions' tokens under the reference."""
+        length, heat, size = (
+            done.mask.shape[1],
+            self.sampling.temperature,
+            self.parameters.generation_batch_size,
+        )
+        parts = []
+        for start in range(0, len(done.ended), size):
+            ids, attention = done.input_ids[start : start + size], done.attention_mask[start : start + size]
+            logits = self.reference_logits(ids, attention, length)
+            parts.append(token_log_probs(logits, ids[:, -length:], temperature=heat))
+        return torch.cat(parts)
 
     # -- inside ----------------------------------------------------------------------------------------
 
@@ -339,17 +374,14 @@ class OnlineTrainer(TransformersTrainer):
 
     def _sampled_kl(self, done: Completions) -> float:
         """Return the mean over completions of log π − log π_ref of what was sampled, in nats."""
-        total, size = 0.0, self.parameters.generation_batch_size
-        length, heat = done.mask.shape[1], self.sampling.temperature
+        length, size = done.mask.shape[1], self.parameters.generation_batch_size
+        parts = []
         for start in range(0, len(done.ended), size):
-            part = slice(start, start + size)
-            ids, attention = done.input_ids[part], done.attention_mask[part]
+            ids, attention = done.input_ids[start : start + size], done.attention_mask[start : start + size]
             with torch.no_grad():
-                own, _, _ = self.module(ids, attention, length, heat)
-            logits = self.reference_logits(ids, attention, length)
-            ref = token_log_probs(logits, ids[:, -length:], temperature=heat)
-            total += ((own - ref) * done.mask[part]).sum().item()
-        return total / len(done.ended)
+                parts.append(self.module(ids, attention, length, self.sampling.temperature)[0])
+        ratio = (torch.cat(parts) - self.reference_log_probs(done)) * done.mask
+        return ratio.sum(1).mean().item()
 
     def _sampling(self) -> Sampling:
         own, tokenizer = self.parameters, self.tokenizer

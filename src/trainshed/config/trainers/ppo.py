@@ -21,7 +21,7 @@ class PPOParameters(OnlineParameters):
     """How far the ratio may go up (arXiv 2503.14476, section 3.1, sets it higher)."""
     clip_range_value: Positive | None = 0.2
     """How far a value may go from what it was at the rollout; null leaves the clip out."""
-    vf_coef: NotNegative = 0.1
+    vf_coef: NotNegative = 0.5
     """Weight of the value loss."""
     entropy_coef: NotNegative = 0.0
     """Weight of the entropy, which keeps the policy from narrowing."""
