@@ -108,7 +108,7 @@ def test_a_prompt_within_the_answers():
 
 def test_what_has_no_way_is_refused():
     for target in FORMATS[1:]:
-        with pytest.raises(DataError, match="text .* cannot be made into") as caught:
+        with pytest.raises(DataError, match=r"text .* cannot be made into") as caught:
             one({"text": "t"}, RowFormat("text"), target)
         assert "a dataset with prompts" in caught.value.fix
     with pytest.raises(DataError, match="cannot be made into text") as caught:

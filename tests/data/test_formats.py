@@ -54,7 +54,7 @@ def test_several_formats_are_told_apart_by_the_algorithm_or_not_at_all():
     columns = ["prompt", "chosen", "rejected", "messages"]
     assert choose_format(columns, accepts=("preference",)) == "preference"
     assert choose_format(columns, accepts=("messages", "text")) == "messages"
-    with pytest.raises(DataError, match="several formats: preference .*messages") as caught:
+    with pytest.raises(DataError, match=r"several formats: preference .*messages") as caught:
         choose_format(columns)
     assert "data.format" in caught.value.fix
     assert choose_format(columns, wanted="messages") == "messages"
@@ -167,7 +167,11 @@ def test_rows_of_one_prompt_have_one_key():
         ("The sky is blue.", "The sky is black.", "The sky is"),
         ("The sky is", "The sky is blue.", "The sky is"),
         ("The sk", "The sky is blue.", "The"),
-        ("\n\nHuman: Hi\n\nAssistant: I am well", "\n\nHuman: Hi\n\nAssistant: I am not", "\n\nHuman: Hi\n\nAssistant:"),
+        (
+            "\n\nHuman: Hi\n\nAssistant: I am well",
+            "\n\nHuman: Hi\n\nAssistant: I am not",
+            "\n\nHuman: Hi\n\nAssistant:",
+        ),
         ("a", "b", ""),
     ],
 )
