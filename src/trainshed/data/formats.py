@@ -21,7 +21,8 @@ Message = dict[str, Any]
 ROLES = ("system", "developer", "user", "assistant", "tool")
 #: columns that are kept beside those of a format; a prompt keeps all, for reward functions
 KEPT_COLUMNS = ("id", "tools", "chat_template_kwargs", "image", "images", "margin")
-_NOT_KEPT = ("split",)
+#: what says which rows to take, and nothing about them
+NOT_KEPT = ("split",)
 #: the columns of which one value says whether a row is conversational
 _CONTENT = ("messages", "prompt", "completion", "chosen", "rejected")
 _MESSAGE_KEYS = ("role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content", "thinking")
@@ -195,7 +196,7 @@ def check_row(row: Mapping[str, Any], fmt: RowFormat, where: str) -> Row:
         _check_repeated_prompt(row["prompt"], checked["chosen"], where)
     extra: Iterable[str] = KEPT_COLUMNS if fmt.name != "prompt" else row
     for column in extra:
-        if column not in checked and column not in _NOT_KEPT and row.get(column) is not None:
+        if column not in checked and column not in NOT_KEPT and row.get(column) is not None:
             checked[column] = row[column]
     return checked
 

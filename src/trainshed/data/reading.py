@@ -7,9 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+from trainshed.config.formats import COLUMNS
 from trainshed.data.conversion import CONVERSIONS, Placed
 from trainshed.data.foreign import NOTES, foreign_layout, translate
-from trainshed.data.formats import RowFormat, check_row, choose_format, fitting_formats, recognise_row
+from trainshed.data.formats import (
+    KEPT_COLUMNS,
+    NOT_KEPT,
+    RowFormat,
+    check_row,
+    choose_format,
+    fitting_formats,
+    recognise_row,
+)
 from trainshed.errors import DataError, nearest
 
 
@@ -70,6 +79,8 @@ def read_checked(
                     where=place,
                     fix="the same columns in every split",
                 )
+            if left_out := _left_out(ours, fmt):
+                notes.append(f"{where}: left out, as rows of this format have no use for them: {left_out}")
             if others := [other for other in fitting_formats(ours) if other != name]:
                 notes.append(f"{where}: read as {fmt}; its columns also make {', '.join(others)}")
         checked.append((place, check_row(ours, fmt, place)))
@@ -95,3 +106,14 @@ def _renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, An
     taken = set(columns.values())
     rest = {k: v for k, v in row.items() if k not in taken and k not in columns}
     return {**rest, **{ours: row.get(theirs) for ours, theirs in columns.items()}}
+
+
+def _left_out(row: Mapping[str, Any], fmt: RowFormat) -> str:
+    """Return the columns that `formats.check_row` does not keep."""
+    if fmt.name == "prompt":
+        return ""
+    return ", ".join(
+        sorted(
+            c for c in row if c not in (*COLUMNS[fmt.name], *KEPT_COLUMNS, *NOT_KEPT) and row[c] is not None
+        )
+    )
