@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,6 +78,14 @@ def test_repeated_prompts_are_kept_from_their_own_answers():
     made = interleave(rows, key=key, seed=1, batch_size=6)
     assert one_class_batches(made, 6) == []
     assert shared_slots(made, key=key, batch_size=6) == []
+
+
+def test_one_prompt_for_all_rows_takes_no_time():
+    rows = [{"prompt": "", "completion": str(n), "label": n % 2 == 0} for n in range(20_000)]
+    started = time.process_time()
+    made = interleave(rows, key=key, seed=0)
+    assert time.process_time() - started < 5
+    assert one_class_batches(made, 8) == []
 
 
 def test_the_slots_of_trl():

@@ -199,6 +199,15 @@ def test_the_builtin_corpus():
     assert loaded.rows("train")[0].keys() == {"prompt", "chosen", "rejected"}
 
 
+def test_a_column_that_some_rows_lack_is_not_lost(tmp_path):
+    """`datasets` takes the columns of the first row for those of all."""
+    rows = [{"prompt": "a"}, {"prompt": "b", "answer": "4"}]
+    assert datasets.Dataset.from_list(rows).column_names == ["prompt"]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    loaded = load_rows(DataSection(dataset_name=str(tmp_path / "a.jsonl")), accepts=("prompt",))
+    assert loaded.dataset("train")[1] == {"prompt": "b", "answer": "4"}
+
+
 def test_nothing_named():
     with pytest.raises(ConfigError, match="no dataset is named"):
         load_rows(DataSection())

@@ -14,10 +14,11 @@ import numpy as np
 
 from trainshed.data.class_order import one_class_batches
 from trainshed.data.encoding import Encoded, Treatment, encode_rows
-from trainshed.data.findings import Finding, Tally
+from trainshed.data.findings import KINDS, Finding, Tally
 from trainshed.data.formats import Row, RowFormat, prompt_key
 from trainshed.data.loading import TRAIN, TrainingRows
 from trainshed.data.report import DataReport, Example, SplitReport, show_report
+from trainshed.errors import ConfigError, did_you_mean
 from trainshed.files import canonical_json, digest_text
 
 #: share of pairs whose chosen answer is longer, from which on length may be what is learned
@@ -95,9 +96,16 @@ def check_before_training(
 
     Raises
     ------
+    ConfigError
+        When ``tolerate`` names no kind of finding.
     DataError
         For findings that are certain and not in ``tolerate``; the report is printed and written before.
     """
+    for name in tolerate:
+        if name not in KINDS:
+            raise ConfigError(
+                f"there is no finding {name!r}", where="data.tolerate", fix=did_you_mean(name, KINDS)
+            )
     report = inspect_rows(loaded, tokenizer, treatment, shown=shown)
     show_report(report)
     if directory is not None:

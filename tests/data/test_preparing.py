@@ -1,0 +1,59 @@
+"""Rows of a run: loaded, looked at, and stopped where they are certainly wrong."""
+
+import json
+
+import pytest
+
+from trainshed.config.resolved import RunConfig, TrainingSection
+from trainshed.config.schema import DataSection, ExecutionSection
+from trainshed.config.trainers.pretrain import PretrainParameters
+from trainshed.data.class_order import one_class_batches
+from trainshed.data.jsonl import write_jsonl
+from trainshed.data.preparing import prepare_rows
+from trainshed.errors import ConfigError, DataError
+
+
+def run(algorithm, path, **data):
+    training = TrainingSection(algorithm, PretrainParameters(), {"per_device_train_batch_size": 4})
+    return RunConfig(
+        name=algorithm,
+        stage="train",
+        execution=ExecutionSection(algorithm=algorithm, seed=3),
+        data=DataSection(dataset_name=str(path), **data),
+        training=training,
+    )
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    rows = [
+        {"prompt": f"the cat {n}", "chosen": f" keeps {n}", "rejected": f" has word {n}"} for n in range(20)
+    ]
+    write_jsonl(tmp_path / "pairs.jsonl", rows)
+    return tmp_path / "pairs.jsonl"
+
+
+def test_one_dataset_serves_dpo_and_kto(pairs, tmp_path, tokenizer, capsys):
+    for algorithm, name in (("dpo", "preference"), ("kto", "unpaired"), ("sft", "prompt-completion")):
+        accepts = ("prompt-completion",) if algorithm == "sft" else ()
+        loaded = prepare_rows(
+            run(algorithm, pairs, validation_fraction=0.1), tokenizer, directory=tmp_path, accepts=accepts
+        )
+        assert loaded.format.name == name
+        assert set(loaded.splits) == {"train", "validation"}
+        report = json.loads((tmp_path / "data_report.json").read_text())
+        assert report["treatment"]["batch_size"] == (4 if algorithm == "kto" else None)
+        assert report["treatment"]["max_length"] == 1024
+        assert "⟦the cat" in capsys.readouterr().err
+    loaded = prepare_rows(run("kto", pairs), tokenizer)
+    assert one_class_batches(loaded.rows("train"), 4) == []
+
+
+def test_what_is_certainly_wrong_stops_unless_it_is_tolerated(tmp_path, tokenizer):
+    write_jsonl(tmp_path / "a.jsonl", [{"prompt": "p", "chosen": "c", "rejected": "c"}])
+    with pytest.raises(DataError, match="chosen_equals_rejected"):
+        prepare_rows(run("dpo", tmp_path / "a.jsonl"), tokenizer)
+    allowed = run("dpo", tmp_path / "a.jsonl", tolerate=["chosen_equals_rejected"])
+    assert len(prepare_rows(allowed, tokenizer).rows("train")) == 1
+    with pytest.raises(ConfigError, match="no finding 'chosen_equal'"):
+        prepare_rows(run("dpo", tmp_path / "a.jsonl", tolerate=["chosen_equal"]), tokenizer)
