@@ -3,7 +3,9 @@
 import pytest
 
 from trainshed.config.formats import FORMATS
+from trainshed.data.corpus import make_corpus
 from trainshed.data.corpus_rows import corpus_rows, liked_format
+from trainshed.data.examples import RagExample
 from trainshed.data.formats import RowFormat, check_row
 from trainshed.errors import DataError
 
@@ -35,6 +37,16 @@ def test_worse_answers_are_plausible_and_wrong(small_corpus):
 def test_splits_share_no_passage(small_corpus):
     texts = [{row["text"] for _, row in corpus_rows(small_corpus, "text", s)} for s in ("train", "test")]
     assert not texts[0] & texts[1]
+
+
+def test_a_question_of_an_earlier_split_does_not_come_again():
+    asked = [RagExample("Why  is it?", "a", id="1", kind="k"), RagExample("How?", "b", id="2", kind="k")]
+    again = [RagExample("why is it?", "c", id="3", kind="k"), RagExample("Who?", "d", id="4", kind="k")]
+    corpus = make_corpus([], {"train": asked, "test": again}, {})
+    for name in ("prompt-completion", "messages", "preference", "prompt"):
+        assert len(corpus_rows(corpus, name, "train")) == 2
+        ((_, row),) = corpus_rows(corpus, name, "test")
+        assert "Who?" in str(row)
 
 
 def test_conversations_come_last():

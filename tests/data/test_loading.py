@@ -165,6 +165,21 @@ def test_columns_are_mapped_and_never_guessed(tmp_path):
     assert caught.value.fix.startswith("did you mean 'question'?")
 
 
+def test_answers_as_text_to_prompts_that_are_conversations(tmp_path):
+    path, ask = tmp_path / "a.jsonl", [{"role": "user", "content": "Why?"}]
+    write_jsonl(path, [{"prompt": ask, "chosen": "So.", "rejected": {"role": "assistant", "content": "No."}}])
+    loaded = load_rows(DataSection(dataset_name=str(path)), accepts=("preference",))
+    assert loaded.format == RowFormat("preference", True)
+    said = [{"role": "assistant", "content": text} for text in ("So.", "No.")]
+    assert loaded.rows("train") == [{"prompt": ask, "chosen": said[:1], "rejected": said[1:]}]
+    assert "each answer becomes a turn of the assistant" in loaded.notes[0]
+    write_jsonl(path, [{"prompt": ask, "chosen": "So.", "rejected": ""}])
+    assert load_rows(DataSection(dataset_name=str(path))).rows("train")[0]["rejected"][0]["content"] == ""
+    write_jsonl(path, [{"prompt": ask, "chosen": "", "rejected": "No."}])
+    with pytest.raises(DataError, match="content is empty"):
+        load_rows(DataSection(dataset_name=str(path)))
+
+
 def test_a_wrong_row_is_named(tmp_path):
     path = tmp_path / "a.jsonl"
     write_jsonl(path, [*pairs(2), {"prompt": "p", "chosen": ["x"], "rejected": "y"}])

@@ -36,6 +36,14 @@ def test_text():
     assert "nothing wrong was found" in DataReport("text, plain", {"train": SplitReport(1)}).to_text()
 
 
+def test_labels_and_no_tokens():
+    split = SplitReport(1200, labels={"true": 1000, "false": 200})
+    assert (
+        "train: 1,200 rows, 1,000 good answers and 200 bad ones"
+        in DataReport("f", {"train": split}).to_text()
+    )
+
+
 def test_colour_says_the_same_and_dims_what_is_masked():
     text = report().to_rich()
     assert text.plain == report().to_text() + "\n"

@@ -165,6 +165,21 @@ def recognise_row(row: Mapping[str, Any], name: str, where: str) -> RowFormat:
     return RowFormat(name, conversational)
 
 
+def answers_to_turns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row in which an answer that is a text or a single message is a list of one message.
+
+    For prompts that are conversations: the answer is then the assistant's next turn.
+    """
+    made = dict(row)
+    for column in ("completion", "chosen", "rejected"):
+        value = row.get(column)
+        if isinstance(value, str):
+            made[column] = [{"role": "assistant", "content": value}]
+        elif isinstance(value, Mapping):
+            made[column] = [value]
+    return made
+
+
 def check_row(row: Mapping[str, Any], fmt: RowFormat, where: str) -> Row:
     """Return a row with the columns that its format knows, checked.
 
@@ -212,12 +227,12 @@ def _check_value(row: Mapping[str, Any], column: str, fmt: RowFormat, where: str
             where=place,
             fix="one kind in a dataset; trainshed data convert --to messages makes conversations of texts",
         )
-    if fmt.conversational:
-        messages = check_messages(value, place)
-        _check_roles(messages, column, place, implicit=fmt.implicit_prompt)
-        return messages
     # a bad answer may be empty; an empty good one would teach to say nothing
     bad = column == "rejected" or (column == "completion" and _is_bad(row))
+    if fmt.conversational:
+        messages = check_messages(value, place, may_be_empty=bad)
+        _check_roles(messages, column, place, implicit=fmt.implicit_prompt)
+        return messages
     if isinstance(value, str) and (value.strip() or bad):
         return value
     found = "empty" if isinstance(value, str) else json_type(value)
@@ -239,7 +254,7 @@ def _check_label(value: Any, place: str) -> bool:
     )
 
 
-def check_messages(value: Any, place: str) -> list[Message]:
+def check_messages(value: Any, place: str, *, may_be_empty: bool = False) -> list[Message]:
     """Return a conversation, with keys that hold nothing left out.
 
     Parameters
@@ -249,6 +264,8 @@ def check_messages(value: Any, place: str) -> list[Message]:
         missing beside ``tool_calls``.
     place
         File, row and column, for messages.
+    may_be_empty
+        Whether a message may say nothing.
 
     Raises
     ------
@@ -275,7 +292,8 @@ def check_messages(value: Any, place: str) -> list[Message]:
         if role == "system" and number:
             raise DataError("a system message stands after others", where=here, fix="put it first")
         content = message.get("content")
-        if not _has_content(content) and not message.get("tool_calls"):
+        empty = may_be_empty and isinstance(content, str)
+        if not _has_content(content) and not message.get("tool_calls") and not empty:
             found = "empty" if isinstance(content, str | list) else json_type(content)
             raise DataError(f"the content is {found}", where=here, fix="text; remove the row")
         checked.append({key: message[key] for key in _MESSAGE_KEYS if message.get(key) is not None})

@@ -14,6 +14,7 @@ from trainshed.data.formats import (
     KEPT_COLUMNS,
     NOT_KEPT,
     RowFormat,
+    answers_to_turns,
     check_row,
     choose_format,
     fitting_formats,
@@ -64,12 +65,17 @@ def read_checked(
     if layout:
         kind = f"{layout}-messages" if layout == "alpaca" and conversational else layout
         notes.append(f"{where}: {NOTES[kind]}")
+    turns = isinstance(renamed.get("prompt"), list) and answers_to_turns(renamed) != renamed
+    if turns:
+        notes.append(f"{where}: the prompts are conversations: each answer becomes a turn of the assistant")
     fmt: RowFormat | None = None
     checked: list[Placed] = []
     for place, row in chain([(first_place, first)], iterator):
         ours: Mapping[str, Any] = _renamed(row, columns)
         if layout:
             ours = translate(ours, layout, place, conversational=conversational)
+        if turns:
+            ours = answers_to_turns(ours)
         if fmt is None:
             name = choose_format(ours, accepts=accepts, convertible=CONVERSIONS, wanted=wanted, where=place)
             fmt = recognise_row(ours, name, place)

@@ -152,6 +152,8 @@ class DataReport:
         return "\n".join(lines)
 
     def _table(self) -> list[str]:
+        if not any(split.lengths for split in self.splits.values()):
+            return [f"{name}: {split.rows:,} rows{_labels(split)}" for name, split in self.splits.items()]
         rows = [["", "rows", "tokens of", "p50", "p90", "p99", "max", "cut", "answer lost"]]
         for name, split in self.splits.items():
             head = [name, f"{split.rows:,}"]
@@ -170,7 +172,12 @@ class DataReport:
                 )
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         left = (0, 2)
-        return [
+        told = [
+            f"{name}: {split.rows:,} rows{_labels(split)}"
+            for name, split in self.splits.items()
+            if split.labels
+        ]
+        return told + [
             "  ".join(
                 cell.ljust(width) if column in left else cell.rjust(width)
                 for column, (cell, width) in enumerate(zip(row, widths, strict=True))
@@ -193,6 +200,12 @@ class DataReport:
             text.stylize("dim", start, end)
             start = plain.find(open_, end)
         return text
+
+
+def _labels(split: SplitReport) -> str:
+    if not split.labels:
+        return ""
+    return f", {split.labels['true']:,} good answers and {split.labels['false']:,} bad ones"
 
 
 def _share(count: int, total: int) -> str:
