@@ -13,8 +13,9 @@ from trainshed.data.preparing import prepare_rows
 from trainshed.errors import ConfigError, DataError
 
 
-def run(algorithm, path, **data):
-    training = TrainingSection(algorithm, PretrainParameters(), {"per_device_train_batch_size": 4})
+def run(algorithm, path, arguments=None, **data):
+    given = {"per_device_train_batch_size": 4, **(arguments or {})}
+    training = TrainingSection(algorithm, PretrainParameters(), given)
     return RunConfig(
         name=algorithm,
         stage="train",
@@ -57,3 +58,24 @@ def test_what_is_certainly_wrong_stops_unless_it_is_tolerated(tmp_path, tokenize
     assert len(prepare_rows(allowed, tokenizer).rows("train")) == 1
     with pytest.raises(ConfigError, match="no finding 'chosen_equal'"):
         prepare_rows(run("dpo", tmp_path / "a.jsonl", tolerate=["chosen_equal"]), tokenizer)
+
+
+def test_rows_that_a_trainer_would_drop_go_before_batches_are_formed(tmp_path, tokenizer, capsys):
+    """Dropped later, eight bad answers with long prompts leave a batch of good ones alone."""
+    rows = [{"prompt": f"the cat {n}", "completion": f" word {n}", "label": True} for n in range(16)]
+    long = "the" + " cat" * 30
+    rows += [
+        {"prompt": f"{long if n < 8 else 'the'} {n}", "completion": " word", "label": False}
+        for n in range(16)
+    ]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    arguments = {"max_length": 24}
+    loaded = prepare_rows(run("kto", tmp_path / "a.jsonl", arguments), tokenizer)
+    assert len(loaded.rows("train")) == len(loaded.places["train"]) == 24
+    assert one_class_batches(loaded.rows("train"), 4) == []
+    assert "train: 8 rows are left out" in capsys.readouterr().err
+    with pytest.raises(DataError, match="answer_cut"):
+        prepare_rows(run("kto", tmp_path / "a.jsonl", {"max_length": 2}), tokenizer)
+    allowed = run("kto", tmp_path / "a.jsonl", {"max_length": 2}, tolerate=["answer_cut"])
+    with pytest.raises(DataError, match="no row of train keeps an answer"):
+        prepare_rows(allowed, tokenizer)

@@ -26,8 +26,8 @@ def interleave(
 
     - Every batch of two or more rows has both classes when ``m >= ceil(n / batch_size)``: when there is one
       for each batch. Where the classes are equally many they alternate, so that this holds for any run of two
-      or more rows, wherever batches begin; a row that is dropped later leaves at most two of one class in a
-      row.
+      or more rows, wherever batches begin. Rows that are dropped afterwards undo this, so what a trainer
+      would drop is to go before (`preparing` sees to that).
     - Where every prompt has one good and one bad answer and there are more prompts than ``batch_size``, the
       two never lie in one batch, so neither is the other's answer in the estimate of KL. Otherwise a row that
       is given an answer to its own prompt changes places with one of the next rows of its class, where that

@@ -94,6 +94,8 @@ class DataReport:
         From loading.
     treatment
         What the trainer does with the rows; empty when no tokenizer was given.
+    lost
+        By split, the numbers from 0 of the rows of which an answer is lost for being beyond ``max_length``.
     """
 
     format: str
@@ -101,6 +103,7 @@ class DataReport:
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     treatment: Mapping[str, Any] = field(default_factory=dict)
+    lost: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def certain(self, tolerate: Collection[str] = ()) -> list[Finding]:
         """Return what stops a run, without the findings named in ``tolerate``."""
