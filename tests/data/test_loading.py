@@ -180,6 +180,23 @@ def test_answers_as_text_to_prompts_that_are_conversations(tmp_path):
         load_rows(DataSection(dataset_name=str(path)))
 
 
+def test_columns_that_are_null_are_not_there_but_judgements_are(tmp_path):
+    path = tmp_path / "a.jsonl"
+    write_jsonl(path, [{"prompt": "p", "completion": "c", "messages": None, "text": None}])
+    accepts = ("messages", "prompt-completion", "text")
+    assert load_rows(DataSection(dataset_name=str(path)), accepts=accepts).format.name == "prompt-completion"
+    write_jsonl(path, [{"prompt": "p", "completion": "c", "label": None}])
+    with pytest.raises(DataError, match="the label is null"):
+        load_rows(DataSection(dataset_name=str(path)), accepts=accepts)
+    rows = [
+        {"prompt": None, "chosen": "a b", "rejected": "a c"},
+        {"prompt": "p", "chosen": "d", "rejected": "e"},
+    ]
+    write_jsonl(path, rows)
+    with pytest.raises(DataError, match="has a prompt, and the dataset's first row has none"):
+        load_rows(DataSection(dataset_name=str(path)))
+
+
 def test_a_wrong_row_is_named(tmp_path):
     path = tmp_path / "a.jsonl"
     write_jsonl(path, [*pairs(2), {"prompt": "p", "chosen": ["x"], "rejected": "y"}])

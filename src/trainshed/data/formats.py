@@ -330,7 +330,13 @@ def _check_roles(messages: Sequence[Message], column: str, place: str, *, implic
         )
 
 
-def _check_repeated_prompt(prompt: str, chosen: Sequence[Message], where: str) -> None:
+def _check_repeated_prompt(prompt: str, chosen: str | Sequence[Message], where: str) -> None:
+    if isinstance(chosen, str):
+        raise DataError(
+            "the row has a prompt, and the dataset's first row has none",
+            where=f"{where}, column 'prompt'",
+            fix="a prompt in every row, or in none",
+        )
     if not any(message.get("content") == prompt for message in chosen[:2]):
         raise DataError(
             "the prompt is text and not what the conversations of chosen and rejected begin with",
