@@ -91,6 +91,8 @@ def _kind(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(_kind(part, whole) for part in schema["anyOf"] if part.get("type") != "null")
     if schema.get("type") == "array":
+        if "$ref" in schema["items"]:
+            return "list of mappings"
         return f"list of {_kind(schema['items'], whole)}"
     names = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
     bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
@@ -143,6 +145,7 @@ def commands() -> str:
         context = click.Context(
             command, info_name=name, parent=info, terminal_width=100, max_content_width=100
         )
+        parts = list(command.commands.values()) if isinstance(command, click.Group) else []
         told = " Launchers call it; it is not listed." if verb.hidden else ""
         lines += [
             f"## `trainshed {name}`\n",
@@ -151,6 +154,11 @@ def commands() -> str:
             command.get_help(context),
             "```\n",
         ]
+        for part in parts:
+            inner = click.Context(
+                part, info_name=part.name, parent=context, terminal_width=100, max_content_width=100
+            )
+            lines += [f"### `trainshed {name} {part.name}`\n", "```text", part.get_help(inner), "```\n"]
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
@@ -128,7 +129,10 @@ def test_commands_are_there(path):
     for before, verb, after in COMMAND.findall(path.read_text(encoding="utf-8")):
         assert verb in VERBS, f"trainshed {verb}"
         assert set(re.findall(r"--[a-z]+", before)) <= {"--import", "--debug"}
-        options = {name for p in load_attribute(VERBS[verb].target).params for name in p.opts}
+        command = load_attribute(VERBS[verb].target)
+        if isinstance(command, click.Group) and after.split():
+            command = command.commands[after.split()[0]]
+        options = {name for p in command.params for name in p.opts}
         told = set(re.findall(r"(?<=\s)(--?[a-z][a-z-]*)", after.partition("#")[0]))
         assert told <= {*options, "--help"}, f"trainshed {verb}{after}"
 

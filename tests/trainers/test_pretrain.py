@@ -18,7 +18,7 @@ from trainshed.models.causal_lm import LoraSettings, add_lora, load_causal_lm
 from trainshed.models.encoders import weights_hash
 from trainshed.models.tokenizers import train_byte_bpe
 from trainshed.trainers.base import TrainerSettings
-from trainshed.trainers.pretrain import PretrainTrainer, build_section, read_texts
+from trainshed.trainers.pretrain import PretrainTrainer, build_section, read_corpora, read_texts
 from trainshed.trainers.token_loss import weighted_token_loss
 
 TEXTS = [f"number {i} comes before number {i + 1} and after {i - 1}" for i in range(40)]
@@ -232,6 +232,22 @@ def test_reading_splits_columns_and_limits(tmp_path):
         read_texts(DataSection(dataset_name=str(tmp_path / "none.jsonl")), "train")
     with pytest.raises(ConfigError, match="dataset_name"):
         read_texts(DataSection(), "train")
+
+
+def test_mixtures_and_fractions(tmp_path):
+    write_rows(tmp_path / "a.jsonl", [{"body": f"{text} {n}"} for n in range(10) for text in TEXTS[:2]])
+    write_rows(tmp_path / "b.jsonl", [{"body": f"other {n}"} for n in range(60)])
+    sources = [{"dataset_name": str(tmp_path / f"{name}.jsonl")} for name in "ab"]
+    section = DataSection(mixture=sources, validation_fraction=0.2)
+    train, held_out = read_corpora(section, "body", seed=3)
+    assert len(held_out) == 16
+    assert all(row.keys() == {"body"} for row in train)
+    others = [row["body"].startswith("other") for row in train]
+    assert 2 * sum(others) == len(others) > 20
+    assert not {row["body"] for row in train} & {row["body"] for row in held_out}
+    assert (train, held_out) == read_corpora(section, "body", seed=3)
+    whole = DataSection(dataset_name=str(tmp_path / "b.jsonl"), columns={"text": "body"})
+    assert read_corpora(whole) == (read_texts(whole, "train"), [])
 
 
 def test_a_section_describes_the_model():

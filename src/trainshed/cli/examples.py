@@ -31,3 +31,22 @@ class ExampleCommand(click.Command):
         """Write the examples, then the epilog."""
         write_examples(formatter, self.examples)
         super().format_epilog(ctx, formatter)
+
+
+class ExampleGroup(click.Group):
+    """A group of commands with examples in its help.
+
+    Parameters
+    ----------
+    examples
+        Lines of the section.
+    """
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.examples = tuple(examples)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, then the epilog."""
+        write_examples(formatter, self.examples)
+        super().format_epilog(ctx, formatter)

@@ -34,6 +34,7 @@ VERBS = {
     "show": Verb("trainshed.cli.show:command", "Show one run: configuration, metrics, outputs, log."),
     "evaluate": Verb("trainshed.cli.evaluate:command", "Score a ranking or a trained system."),
     "ask": Verb("trainshed.cli.ask:command", "Answer a question with citations."),
+    "data": Verb("trainshed.cli.data:command", "Look at training data, or convert it."),
     "init": Verb("trainshed.cli.init:command", "Write a commented example configuration."),
     "schema": Verb("trainshed.cli.schema:command", "Print the JSON schema of configurations."),
     "list": Verb("trainshed.cli.list:command", "List the known trainers, stores, stages or trackers."),

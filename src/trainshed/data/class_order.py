@@ -8,10 +8,13 @@ rows are taken in sequence.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Row = dict[str, Any]
+
+#: rows that are tried for a swap; with one prompt for all of them there is none to find
+_TRIES = 64
 
 
 def interleave(
@@ -23,12 +26,12 @@ def interleave(
 
     - Every batch of two or more rows has both classes when ``m >= ceil(n / batch_size)``: when there is one
       for each batch. Where the classes are equally many they alternate, so that this holds for any run of two
-      or more rows, wherever batches begin; a row that is dropped later leaves at most two of one class in a
-      row.
+      or more rows, wherever batches begin. Rows that are dropped afterwards undo this, so what a trainer
+      would drop is to go before (`preparing` sees to that).
     - Where every prompt has one good and one bad answer and there are more prompts than ``batch_size``, the
-      two never lie in one batch, so neither is the other's answer in the estimate of KL. Otherwise rows are
-      swapped within their class until no prompt is given an answer of its own, as far as that is possible;
-      `shared_slots` counts what is left.
+      two never lie in one batch, so neither is the other's answer in the estimate of KL. Otherwise a row that
+      is given an answer to its own prompt changes places with one of the next rows of its class, where that
+      mends it; `shared_slots` counts what is left.
 
     Parameters
     ----------
@@ -45,9 +48,9 @@ def interleave(
     rare = len(classes[True]) < len(classes[False])
     if not classes[rare]:
         rare = not rare
-    chance = random.Random(f"{seed}:interleave")
-    rank = _ranks(rows, key, chance)
-    queues = {label: _spread(part, key, rank) for label, part in classes.items()}
+    prompts = {id(row): key(row) for row in rows}
+    rank = _ranks([prompts[id(row)] for row in rows], random.Random(f"{seed}:interleave"))
+    queues = {label: _spread(part, prompts, rank) for label, part in classes.items()}
     # half a turn: the two answers to one prompt are as far apart as they can be
     half = -(-len(queues[False]) // 2)
     queues[False] = queues[False][half:] + queues[False][:half]
@@ -58,22 +61,22 @@ def interleave(
         label = rare if (place + 1) * few // total > place * few // total else not rare
         ordered.append(queues[label][taken[label]])
         taken[label] += 1
-    return _separated(ordered, key, batch_size)
+    return _separated(ordered, [prompts[id(row)] for row in ordered], batch_size)
 
 
-def _ranks(rows: Sequence[Row], key: Callable[[Row], str], chance: random.Random) -> dict[str, int]:
+def _ranks(prompts: Sequence[str], chance: random.Random) -> dict[str, int]:
     """Return each prompt's place in a shuffled order."""
-    prompts = list(dict.fromkeys(key(row) for row in rows))
-    chance.shuffle(prompts)
-    return {prompt: place for place, prompt in enumerate(prompts)}
+    different = list(dict.fromkeys(prompts))
+    chance.shuffle(different)
+    return {prompt: place for place, prompt in enumerate(different)}
 
 
-def _spread(rows: Sequence[Row], key: Callable[[Row], str], rank: dict[str, int]) -> list[Row]:
+def _spread(rows: Sequence[Row], prompts: Mapping[int, str], rank: Mapping[str, int]) -> list[Row]:
     """Order rows by prompt, the second answer to a prompt only after the first one to every prompt."""
     seen: dict[str, int] = {}
     placed = []
     for number, row in enumerate(rows):
-        prompt = key(row)
+        prompt = prompts[id(row)]
         turn = seen.get(prompt, 0)
         seen[prompt] = turn + 1
         placed.append(((turn, rank[prompt], number), row))
@@ -111,9 +114,9 @@ def one_class_batches(rows: Sequence[Row], batch_size: int) -> list[int]:
     return found
 
 
-def _separated(rows: list[Row], key: Callable[[Row], str], batch_size: int) -> list[Row]:
+def _separated(ordered: list[Row], prompts: list[str], batch_size: int) -> list[Row]:
     """Swap rows of one class until none is given an answer to its own prompt, where a swap does that."""
-    ordered, prompts, total = list(rows), [key(row) for row in rows], len(rows)
+    total = len(ordered)
 
     def clash(place: int) -> bool:
         return prompts[place] == prompts[_previous(place, total, batch_size)]
@@ -124,7 +127,7 @@ def _separated(rows: list[Row], key: Callable[[Row], str], batch_size: int) -> l
     for place in range(total):
         if not clash(place) or _previous(place, total, batch_size) == place:
             continue
-        for step in range(1, total):
+        for step in range(1, min(total, _TRIES)):
             other = (place + step) % total
             if ordered[other]["label"] != ordered[place]["label"] or prompts[other] == prompts[place]:
                 continue

@@ -2,14 +2,16 @@
 
 So ``data.dataset_name: builtin``, or a corpus that a stage prepared, serves every language-model algorithm
 without any network. The worse answer of a preference is the answer to another question of the same kind and
-split. The splits are those of the corpus, so in the built-in one no symbol is in two of them. Left out:
-making the corpus (`builtin`, `assembling`).
+split. The splits are those of the corpus, so in the built-in one no symbol is in two of them; a question that
+an earlier split asks in the same words does not come again. Left out: making the corpus (`builtin`,
+`assembling`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from trainshed.data.corpus import Corpus
+from trainshed.data.examples import RagExample
 from trainshed.data.splits import SPLITS, split_groups, split_of
 from trainshed.errors import DataError, did_you_mean
 
@@ -83,8 +85,24 @@ def _texts(corpus: Corpus, split: str) -> Iterator[tuple[str, Row]]:
             yield passage.id, {"text": passage.text}
 
 
-def _pairs(corpus: Corpus, split: str) -> Iterator[tuple[str, Row]]:
+def _questions(corpus: Corpus, split: str) -> Iterator[RagExample]:
+    """Yield the questions of a split that no earlier one asks: two symbols may be asked for alike."""
+    asked = {
+        _folded(example.query)
+        for name in SPLITS[: SPLITS.index(split)]
+        for example in corpus.splits.get(name, [])
+    }
     for example in corpus.splits[split]:
+        if _folded(example.query) not in asked:
+            yield example
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def _pairs(corpus: Corpus, split: str) -> Iterator[tuple[str, Row]]:
+    for example in _questions(corpus, split):
         yield (
             example.id,
             {"prompt": QUESTION.format(query=example.query), "completion": f" {example.response}"},
@@ -92,13 +110,16 @@ def _pairs(corpus: Corpus, split: str) -> Iterator[tuple[str, Row]]:
 
 
 def _messages(corpus: Corpus, split: str) -> Iterator[tuple[str, Row]]:
-    for example in corpus.splits[split]:
+    for example in _questions(corpus, split):
         turns = (("user", example.query), ("assistant", example.response))
         yield example.id, {"messages": [{"role": role, "content": text} for role, text in turns]}
 
 
 def _preferences(corpus: Corpus, split: str) -> Iterator[tuple[str, Row]]:
+    kept = {example.query for example in _questions(corpus, split)}
     for number, pair in enumerate(corpus.preferences(split), start=1):
+        if pair.prompt not in kept:
+            continue
         yield (
             f"pair {number}",
             {
@@ -116,7 +137,7 @@ def _unpaired(corpus: Corpus, split: str) -> Iterator[tuple[str, Row]]:
 
 
 def _prompts(corpus: Corpus, split: str) -> Iterator[tuple[str, Row]]:
-    for example in corpus.splits[split]:
+    for example in _questions(corpus, split):
         prompt = QUESTION.format(query=example.query)
         yield example.id, {"prompt": prompt, "answer": example.response, "answers": list(example.accepted)}
 

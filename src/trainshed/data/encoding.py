@@ -6,7 +6,7 @@ template, the prompt with the mark that lets the model speak (`trl` 1.16: ``_pre
 trainers). Left out: what is wrong with the result (`inspection`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,6 +46,48 @@ class Treatment:
     append_eos: bool = True
     chat_template: str | None = None
     batch_size: int | None = None
+
+
+#: of the trainers of trl, where the configuration does not say
+_MAX_LENGTH = 1024
+_CUTTING = frozenset({"bco", "cpo", "dpo", "gkd", "kto", "orpo", "reward", "sft"})
+#: rows are taken in the order that loading gave them
+_IN_ORDER = frozenset({"bco", "kto"})
+_BATCH_SIZE = 8
+
+
+def treatment_of(algorithm: str | None, values: Mapping[str, Any], fmt: RowFormat) -> Treatment:
+    """Return what an algorithm does with its rows.
+
+    Parameters
+    ----------
+    algorithm
+        Its name; None for none in mind.
+    values
+        What ``training`` says: ``max_length``, ``truncation_mode``, ``completion_only_loss``,
+        ``assistant_only_loss``, ``per_device_train_batch_size``, ``block_size``, ``prompt_loss_weight``.
+    fmt
+        Of the rows.
+    """
+    longest = values.get("max_length", _MAX_LENGTH if algorithm in _CUTTING else None)
+    if algorithm in ("pretrain", "mamba"):
+        # texts are cut into rows and packed; of a pair the start of the prompt gives way
+        pairs = fmt.name != "text"
+        return Treatment(
+            max_length=values.get("block_size") if pairs else None,
+            overlong="keep_end",
+            completion_only=values.get("prompt_loss_weight") == 0,
+        )
+    if algorithm == "reward":
+        return Treatment(max_length=longest, overlong="drop", completion_only=False)
+    size = int(values.get("per_device_train_batch_size") or _BATCH_SIZE)
+    return Treatment(
+        max_length=longest,
+        overlong="keep_end" if values.get("truncation_mode") == "keep_end" else "keep_start",
+        completion_only=values.get("completion_only_loss") is not False,
+        assistant_only=bool(values.get("assistant_only_loss")),
+        batch_size=size if algorithm in _IN_ORDER else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ Message = dict[str, Any]
 ROLES = ("system", "developer", "user", "assistant", "tool")
 #: columns that are kept beside those of a format; a prompt keeps all, for reward functions
 KEPT_COLUMNS = ("id", "tools", "chat_template_kwargs", "image", "images", "margin")
-_NOT_KEPT = ("split",)
+#: what says which rows to take, and nothing about them
+NOT_KEPT = ("split",)
 #: the columns of which one value says whether a row is conversational
 _CONTENT = ("messages", "prompt", "completion", "chosen", "rejected")
 _MESSAGE_KEYS = ("role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content", "thinking")
@@ -164,6 +165,21 @@ def recognise_row(row: Mapping[str, Any], name: str, where: str) -> RowFormat:
     return RowFormat(name, conversational)
 
 
+def answers_to_turns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row in which an answer that is a text or a single message is a list of one message.
+
+    For prompts that are conversations: the answer is then the assistant's next turn.
+    """
+    made = dict(row)
+    for column in ("completion", "chosen", "rejected"):
+        value = row.get(column)
+        if isinstance(value, str):
+            made[column] = [{"role": "assistant", "content": value}]
+        elif isinstance(value, Mapping):
+            made[column] = [value]
+    return made
+
+
 def check_row(row: Mapping[str, Any], fmt: RowFormat, where: str) -> Row:
     """Return a row with the columns that its format knows, checked.
 
@@ -195,7 +211,7 @@ def check_row(row: Mapping[str, Any], fmt: RowFormat, where: str) -> Row:
         _check_repeated_prompt(row["prompt"], checked["chosen"], where)
     extra: Iterable[str] = KEPT_COLUMNS if fmt.name != "prompt" else row
     for column in extra:
-        if column not in checked and column not in _NOT_KEPT and row.get(column) is not None:
+        if column not in checked and column not in NOT_KEPT and row.get(column) is not None:
             checked[column] = row[column]
     return checked
 
@@ -211,12 +227,12 @@ def _check_value(row: Mapping[str, Any], column: str, fmt: RowFormat, where: str
             where=place,
             fix="one kind in a dataset; trainshed data convert --to messages makes conversations of texts",
         )
-    if fmt.conversational:
-        messages = check_messages(value, place)
-        _check_roles(messages, column, place, implicit=fmt.implicit_prompt)
-        return messages
     # a bad answer may be empty; an empty good one would teach to say nothing
     bad = column == "rejected" or (column == "completion" and _is_bad(row))
+    if fmt.conversational:
+        messages = check_messages(value, place, may_be_empty=bad)
+        _check_roles(messages, column, place, implicit=fmt.implicit_prompt)
+        return messages
     if isinstance(value, str) and (value.strip() or bad):
         return value
     found = "empty" if isinstance(value, str) else json_type(value)
@@ -238,7 +254,7 @@ def _check_label(value: Any, place: str) -> bool:
     )
 
 
-def check_messages(value: Any, place: str) -> list[Message]:
+def check_messages(value: Any, place: str, *, may_be_empty: bool = False) -> list[Message]:
     """Return a conversation, with keys that hold nothing left out.
 
     Parameters
@@ -248,6 +264,8 @@ def check_messages(value: Any, place: str) -> list[Message]:
         missing beside ``tool_calls``.
     place
         File, row and column, for messages.
+    may_be_empty
+        Whether a message may say nothing.
 
     Raises
     ------
@@ -274,7 +292,8 @@ def check_messages(value: Any, place: str) -> list[Message]:
         if role == "system" and number:
             raise DataError("a system message stands after others", where=here, fix="put it first")
         content = message.get("content")
-        if not _has_content(content) and not message.get("tool_calls"):
+        empty = may_be_empty and isinstance(content, str)
+        if not _has_content(content) and not message.get("tool_calls") and not empty:
             found = "empty" if isinstance(content, str | list) else json_type(content)
             raise DataError(f"the content is {found}", where=here, fix="text; remove the row")
         checked.append({key: message[key] for key in _MESSAGE_KEYS if message.get(key) is not None})
@@ -311,7 +330,13 @@ def _check_roles(messages: Sequence[Message], column: str, place: str, *, implic
         )
 
 
-def _check_repeated_prompt(prompt: str, chosen: Sequence[Message], where: str) -> None:
+def _check_repeated_prompt(prompt: str, chosen: str | Sequence[Message], where: str) -> None:
+    if isinstance(chosen, str):
+        raise DataError(
+            "the row has a prompt, and the dataset's first row has none",
+            where=f"{where}, column 'prompt'",
+            fix="a prompt in every row, or in none",
+        )
     if not any(message.get("content") == prompt for message in chosen[:2]):
         raise DataError(
             "the prompt is text and not what the conversations of chosen and rejected begin with",

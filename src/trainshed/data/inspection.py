@@ -14,10 +14,11 @@ import numpy as np
 
 from trainshed.data.class_order import one_class_batches
 from trainshed.data.encoding import Encoded, Treatment, encode_rows
-from trainshed.data.findings import Finding, Tally
+from trainshed.data.findings import KINDS, Finding, Tally
 from trainshed.data.formats import Row, RowFormat, prompt_key
 from trainshed.data.loading import TRAIN, TrainingRows
 from trainshed.data.report import DataReport, Example, SplitReport, show_report
+from trainshed.errors import ConfigError, did_you_mean
 from trainshed.files import canonical_json, digest_text
 
 #: share of pairs whose chosen answer is longer, from which on length may be what is learned
@@ -55,6 +56,7 @@ def inspect_rows(
     splits: dict[str, SplitReport] = {}
     findings: list[Finding] = []
     trained: set[str] = set()
+    lost: dict[str, tuple[int, ...]] = {}
     for split, rows in loaded.splits.items():
         places = loaded.places[split]
         tally = Tally()
@@ -72,14 +74,15 @@ def inspect_rows(
         if tokenizer is not None:
             look = _TokenLook(tokenizer, loaded.format, treatment, tally, shown)
             for number, sequences in encode_rows(rows, places, loaded.format, tokenizer, treatment):
-                look.take(rows[number], places[number], sequences)
+                look.take(number, places[number], sequences)
+            lost[split] = tuple(look.lost)
             report = look.report(len(rows), report.labels)
             totals |= look.totals()
         splits[split] = report
         findings += tally.findings(split, totals, len(rows))
     findings.sort(key=lambda finding: finding.level != "certain")
     told = asdict(treatment) if tokenizer is not None else {}
-    return DataReport(str(loaded.format), splits, tuple(findings), loaded.notes, told)
+    return DataReport(str(loaded.format), splits, tuple(findings), loaded.notes, told, lost)
 
 
 def check_before_training(
@@ -95,9 +98,16 @@ def check_before_training(
 
     Raises
     ------
+    ConfigError
+        When ``tolerate`` names no kind of finding.
     DataError
         For findings that are certain and not in ``tolerate``; the report is printed and written before.
     """
+    for name in tolerate:
+        if name not in KINDS:
+            raise ConfigError(
+                f"there is no finding {name!r}", where="data.tolerate", fix=did_you_mean(name, KINDS)
+            )
     report = inspect_rows(loaded, tokenizer, treatment, shown=shown)
     show_report(report)
     if directory is not None:
@@ -203,13 +213,15 @@ class _TokenLook:
         self.tokenizer, self.fmt, self.treatment, self.tally = tokenizer, fmt, treatment, tally
         self.shown = shown
         self.examples: list[Example] = []
+        self.lost: list[int] = []
         self.lengths: dict[str, list[int]] = {"prompt": [], "answer": [], "whole": []}
         self.sequences = self.tokens = self.truncated = self.cut = 0
         self.bos, self.eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         self.unknown = tokenizer.unk_token_id
 
-    def take(self, row: Row, place: str, sequences: Sequence[Encoded]) -> None:
+    def take(self, number: int, place: str, sequences: Sequence[Encoded]) -> None:
         """Look at one row."""
+        cut = self.cut
         for one in sequences:
             self._count(one)
             self._look_at_ends(one, place)
@@ -218,6 +230,8 @@ class _TokenLook:
                 self.tally.add("prompt_no_prefix", place)
             if self.unknown is not None and (count := one.ids.count(self.unknown)):
                 self.tally.add("unknown_tokens", place, count)
+        if self.cut > cut:
+            self.lost.append(number)
         if len(self.examples) < self.shown:
             self.examples.append(self._example(place, sequences))
 

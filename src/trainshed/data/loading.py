@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from trainshed.config.schema import DataSection, MixtureSource
 from trainshed.data.builtin import build_corpus
@@ -50,6 +51,17 @@ class TrainingRows:
     def rows(self, split: str) -> list[Row]:
         """Return the rows of a split; none where it has none."""
         return self.splits.get(split, [])
+
+    def dataset(self, split: str) -> Any:
+        """Return the rows of a split as a `datasets.Dataset`; a column that some rows lack is null there.
+
+        `Dataset.from_list` alone leaves out, without a word, what the first row does not have.
+        """
+        import datasets
+
+        rows = self.rows(split)
+        columns = dict.fromkeys(column for row in rows for column in row)
+        return datasets.Dataset.from_dict({column: [row.get(column) for row in rows] for column in columns})
 
 
 @dataclass
@@ -164,7 +176,8 @@ def _read_source(
     """Read the splits of one dataset that are not to be made of its training rows."""
     fractions = {VALIDATION: section.validation_fraction, TEST: section.test_fraction}
     wanted = [TRAIN, *(name for name in splits if name != TRAIN and fractions[name] is None)]
-    if entry.dataset_name == "builtin" or is_corpus(Path(entry.dataset_name)):
+    corpus_itself = is_corpus(Path(entry.dataset_name)) and not entry.columns
+    if entry.dataset_name == "builtin" or corpus_itself:
         return _read_corpus(entry, section, accepts, wanted)
     names = {TRAIN: entry.train_split, VALIDATION: entry.validation_split, TEST: entry.test_split}
     source: _Source | None = None

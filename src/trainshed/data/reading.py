@@ -7,9 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+from trainshed.config.formats import COLUMNS
 from trainshed.data.conversion import CONVERSIONS, Placed
 from trainshed.data.foreign import NOTES, foreign_layout, translate
-from trainshed.data.formats import RowFormat, check_row, choose_format, fitting_formats, recognise_row
+from trainshed.data.formats import (
+    KEPT_COLUMNS,
+    NOT_KEPT,
+    RowFormat,
+    answers_to_turns,
+    check_row,
+    choose_format,
+    fitting_formats,
+    recognise_row,
+)
 from trainshed.errors import DataError, nearest
 
 
@@ -51,26 +61,36 @@ def read_checked(
     _check_columns(columns, first, first_place)
     notes: list[str] = []
     renamed = _renamed(first, columns)
-    layout = None if fitting_formats(renamed) else foreign_layout(renamed)
+    layout = None if fitting_formats(_present(renamed)) else foreign_layout(_present(renamed))
     if layout:
         kind = f"{layout}-messages" if layout == "alpaca" and conversational else layout
         notes.append(f"{where}: {NOTES[kind]}")
+    turns = isinstance(renamed.get("prompt"), list) and answers_to_turns(renamed) != renamed
+    if turns:
+        notes.append(f"{where}: the prompts are conversations: each answer becomes a turn of the assistant")
     fmt: RowFormat | None = None
     checked: list[Placed] = []
     for place, row in chain([(first_place, first)], iterator):
         ours: Mapping[str, Any] = _renamed(row, columns)
         if layout:
             ours = translate(ours, layout, place, conversational=conversational)
+        if turns:
+            ours = answers_to_turns(ours)
         if fmt is None:
-            name = choose_format(ours, accepts=accepts, convertible=CONVERSIONS, wanted=wanted, where=place)
-            fmt = recognise_row(ours, name, place)
+            ours_there = _present(ours)
+            name = choose_format(
+                ours_there, accepts=accepts, convertible=CONVERSIONS, wanted=wanted, where=place
+            )
+            fmt = recognise_row(ours_there, name, place)
             if like is not None and fmt != like:
                 raise DataError(
                     f"the split holds rows of the format {fmt}, the training rows are {like}",
                     where=place,
                     fix="the same columns in every split",
                 )
-            if others := [other for other in fitting_formats(ours) if other != name]:
+            if left_out := _left_out(ours, fmt):
+                notes.append(f"{where}: left out, as rows of this format have no use for them: {left_out}")
+            if others := [other for other in fitting_formats(ours_there) if other != name]:
                 notes.append(f"{where}: read as {fmt}; its columns also make {', '.join(others)}")
         checked.append((place, check_row(ours, fmt, place)))
     assert fmt is not None
@@ -95,3 +115,23 @@ def _renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, An
     taken = set(columns.values())
     rest = {k: v for k, v in row.items() if k not in taken and k not in columns}
     return {**rest, **{ours: row.get(theirs) for ours, theirs in columns.items()}}
+
+
+def _present(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row without the columns that are null, as tables have them for rows of another kind.
+
+    A judgement that is null stays: taken for not being there, bad answers would be trained on.
+    """
+    judgements = ("label", "chosen", "rejected")
+    return {column: value for column, value in row.items() if value is not None or column in judgements}
+
+
+def _left_out(row: Mapping[str, Any], fmt: RowFormat) -> str:
+    """Return the columns that `formats.check_row` does not keep."""
+    if fmt.name == "prompt":
+        return ""
+    return ", ".join(
+        sorted(
+            c for c in row if c not in (*COLUMNS[fmt.name], *KEPT_COLUMNS, *NOT_KEPT) and row[c] is not None
+        )
+    )

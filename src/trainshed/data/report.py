@@ -94,6 +94,8 @@ class DataReport:
         From loading.
     treatment
         What the trainer does with the rows; empty when no tokenizer was given.
+    lost
+        By split, the numbers from 0 of the rows of which an answer is lost for being beyond ``max_length``.
     """
 
     format: str
@@ -101,6 +103,7 @@ class DataReport:
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     treatment: Mapping[str, Any] = field(default_factory=dict)
+    lost: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def certain(self, tolerate: Collection[str] = ()) -> list[Finding]:
         """Return what stops a run, without the findings named in ``tolerate``."""
@@ -152,6 +155,8 @@ class DataReport:
         return "\n".join(lines)
 
     def _table(self) -> list[str]:
+        if not any(split.lengths for split in self.splits.values()):
+            return [f"{name}: {split.rows:,} rows{_labels(split)}" for name, split in self.splits.items()]
         rows = [["", "rows", "tokens of", "p50", "p90", "p99", "max", "cut", "answer lost"]]
         for name, split in self.splits.items():
             head = [name, f"{split.rows:,}"]
@@ -170,7 +175,12 @@ class DataReport:
                 )
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         left = (0, 2)
-        return [
+        told = [
+            f"{name}: {split.rows:,} rows{_labels(split)}"
+            for name, split in self.splits.items()
+            if split.labels
+        ]
+        return told + [
             "  ".join(
                 cell.ljust(width) if column in left else cell.rjust(width)
                 for column, (cell, width) in enumerate(zip(row, widths, strict=True))
@@ -193,6 +203,12 @@ class DataReport:
             text.stylize("dim", start, end)
             start = plain.find(open_, end)
         return text
+
+
+def _labels(split: SplitReport) -> str:
+    if not split.labels:
+        return ""
+    return f", {split.labels['true']:,} good answers and {split.labels['false']:,} bad ones"
 
 
 def _share(count: int, total: int) -> str:

@@ -14,8 +14,10 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from trainshed.config.formats import accepted_formats
 from trainshed.config.schema import DataSection, ModelSection
 from trainshed.config.trainers.pretrain import PretrainParameters
+from trainshed.data.loading import load_rows
 from trainshed.data.rows import known_splits, open_rows
 from trainshed.errors import ConfigError, DataError
 from trainshed.models.build import build_llama
@@ -103,8 +105,7 @@ class PretrainTrainer(TransformersTrainer):
         if training is None or not isinstance(training.own, PretrainParameters):
             raise ConfigError("the run has no parameters of pretrain", where="training")
         column, seed = training.own.text_column, config.execution.seed
-        train = read_texts(config.data, "train", column)
-        held_out = read_texts(config.data, "validation", column)
+        train, held_out = read_corpora(config.data, column, seed=seed)
         if section.model_name_or_path is None:
             model, tokenizer = build_section(
                 section,
@@ -259,6 +260,50 @@ def read_texts(section: DataSection, split: str, text_column: str = "text") -> l
             )
         rows.append(found)
     return rows
+
+
+def read_corpora(
+    section: DataSection, text_column: str = "text", *, seed: int = 0
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Read the rows to train on and to hold out.
+
+    A single dataset may mix texts and pairs (see `read_texts`). The sources of a mixture, the built-in
+    corpus, and a dataset that is divided by fraction hold one or the other.
+
+    Parameters
+    ----------
+    section
+        Names the datasets, how they are mixed and what is held out.
+    text_column
+        Column that holds a text.
+    seed
+        Decides the mixture and the division: ``execution.seed``.
+
+    Raises
+    ------
+    DataError
+        When a dataset is missing or a row is neither a text nor a pair; names file and row.
+    """
+    divided = section.validation_fraction is not None or section.test_fraction is not None
+    if not (section.mixture or divided or section.format or section.dataset_name == "builtin"):
+        return read_texts(section, "train", text_column), read_texts(section, "validation", text_column)
+    if text_column != "text":
+        section = section.model_copy(update={"columns": {"text": text_column, **section.columns}})
+    loaded = load_rows(section, accepts=accepted_formats("pretrain"), seed=seed)
+    if loaded.format.conversational:
+        raise DataError(
+            "the rows are conversations, which pre-training does not take",
+            where="data",
+            fix="texts, or prompts and completions as text",
+        )
+    for note in loaded.notes:
+        say(note)
+    names = {"text": text_column, "prompt": "prompt", "completion": "completion"}
+    train, held_out = (
+        [{names[column]: row[column] for column in loaded.format.columns} for row in loaded.rows(split)]
+        for split in ("train", "validation")
+    )
+    return train, held_out
 
 
 def build_section(
