@@ -94,6 +94,7 @@ TRAINERS = Registry(
         "pretrain": "trainshed.trainers.pretrain:PretrainTrainer",
         "rag": "trainshed.trainers.manager:HuggingFaceRAGTrainerManager",
         "ralt": "trainshed.trainers.ralt:HuggingFaceTrainerForRALT",
+        "transformer": "trainshed.trainers.transformer:ClassifierTrainer",
     },
 )
 TRAINER_PARAMETERS = Registry(
@@ -103,6 +104,7 @@ TRAINER_PARAMETERS = Registry(
         "pretrain": "trainshed.config.trainers.pretrain:PretrainParameters",
         "rag": "trainshed.config.trainers.rag:RAGParameters",
         "ralt": "trainshed.config.trainers.ralt:RALTParameters",
+        "transformer": "trainshed.config.trainers.transformer:TransformerParameters",
     },
 )
 STORES = Registry(

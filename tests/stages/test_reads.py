@@ -71,7 +71,8 @@ def parts(tmp_path, passages, examples, encoder_directory, random_llama, tokeniz
     found = {name: tmp_path / name for name in ("generator", "data", "passages.jsonl", "documents")}
     found["generator"].mkdir()
     save_causal_lm(random_llama, tokenizer, found["generator"])
-    questions = [example.to_json() for example in examples]
+    kinds = ["colour", "animal"]
+    questions = [{**e.to_json(), "kind": kinds[row % 2]} for row, e in enumerate(examples)]
     write_jsonl(found["data"] / "train.jsonl", questions[:8])
     for split in ("validation", "test"):
         write_jsonl(found["data"] / f"{split}.jsonl", questions[8:12])
@@ -160,14 +161,21 @@ OWN = {
     "ralt": [{"packing": True}, {"weight_by_retrieval": True, "include_no_context": 0.5}],
     "rag": [{"mode": "both"}, {"mode": "generator"}],
     "pretrain": [{"block_size": 64}],
+    "transformer": [
+        {"max_length": 32, "chunk_overlap": 4, "text_column": "query", "calibration": "temperature"}
+    ],
 }
-COLUMNS = {"pretrain": {"columns": {"prompt": "query", "completion": "response"}}}
+COLUMNS = {
+    "pretrain": {"columns": {"prompt": "query", "completion": "response"}},
+    "transformer": {"columns": {"label": "kind"}},
+}
 #: what a system's own settings may decide of the training; all others only decide answers
 ANSWERING = {
     "lsr": set(),
     "ralt": {"retrieval_temperature", "rerank_from"},
     "rag": {"retrieval_temperature", "rerank_from"},
     "pretrain": set(),
+    "transformer": set(),
 }
 
 

@@ -120,7 +120,7 @@ def load_causal_lm(  # noqa: PLR0913 - one keyword a property that a model is lo
         revision=None if tokenizer else revision,
         trust_remote_code=trust_remote_code,
     )
-    _allow_padding(words, model)
+    allow_padding(words, model)
     if adapters:
         model = _load_adapters(model, adapters)
     elif lora:
@@ -128,7 +128,14 @@ def load_causal_lm(  # noqa: PLR0913 - one keyword a property that a model is lo
     return model.eval(), words
 
 
-def add_lora(model: Any, lora: LoraSettings, *, seed: int = 0, quantized: bool = False) -> Any:
+def add_lora(
+    model: Any,
+    lora: LoraSettings,
+    *,
+    seed: int = 0,
+    quantized: bool = False,
+    task_type: str = "CAUSAL_LM",
+) -> Any:
     """Return the model with new adapters; they change nothing until they are trained.
 
     Parameters
@@ -141,6 +148,9 @@ def add_lora(model: Any, lora: LoraSettings, *, seed: int = 0, quantized: bool =
         Decides their first weights; the global random state is left as it was.
     quantized
         Whether the weights are in 4 bits, so that norms and outputs must be prepared for training.
+    task_type
+        PEFT's name of what the model does; with ``SEQ_CLS``, ``TOKEN_CLS`` or ``QUESTION_ANS`` the head is
+        trained as a whole.
     """
     require_extra("peft", "peft")
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -154,7 +164,7 @@ def add_lora(model: Any, lora: LoraSettings, *, seed: int = 0, quantized: bool =
         lora_dropout=lora.dropout,
         target_modules="all-linear" if targets == ["all-linear"] else targets,
         use_dora=lora.use_dora,
-        task_type="CAUSAL_LM",
+        task_type=task_type,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -242,7 +252,7 @@ def load_tokenizer(
     return tokenizer
 
 
-def _allow_padding(tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
+def allow_padding(tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
     """Give the tokenizer a padding token without adding one, so that the embeddings keep their size."""
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
@@ -254,7 +264,7 @@ def _allow_padding(tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
         tokenizer.pad_token = tokenizer.eos_token
     if model.config.get_text_config().pad_token_id is None:
         model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-        if model.generation_config is not None:
+        if getattr(model, "generation_config", None) is not None:
             model.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
