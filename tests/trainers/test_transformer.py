@@ -7,12 +7,18 @@ import random
 import pytest
 import torch
 from torch.nn import functional
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    TrainerCallback,
+)
 
 from trainshed.config.schema import DataSection, ModelSection
 from trainshed.config.trainers.transformer import TransformerParameters
 from trainshed.data.jsonl import write_jsonl
-from trainshed.data.labelled import LabelledExample
+from trainshed.data.labelled import LabelledExample, SpanExample, WordsExample
 from trainshed.errors import ConfigError, DataError
 from trainshed.models.classifier import Classifier
 from trainshed.models.encoders import weights_hash
@@ -76,6 +82,59 @@ def trainer(train=TRAIN, held_out=HELD_OUT, own=None, arguments=None, section=No
         arguments={**ARGUMENTS, **(arguments or {})},
         **{"settings": TrainerSettings(device="cpu"), **more},
     )
+
+
+def several(count, seed):
+    """Texts with any number of the deciding words, each of them a label."""
+    draw = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        labels = [colour for colour in COLOURS if draw.random() < 0.4]
+        words = [*labels, *(draw.choice(NOISE) for _ in range(3))]
+        draw.shuffle(words)
+        rows.append(LabelledExample(" ".join(words), tuple(labels)))
+    return rows
+
+
+def tagged(count, seed, words=8):
+    """Names of two words, a title and a colour, among other words."""
+    draw = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        found, labels = [], []
+        while len(found) < words:
+            if draw.random() < 0.3:
+                found += ["lady", draw.choice(COLOURS)]
+                labels += ["B-NAME", "I-NAME"]
+            else:
+                found.append(draw.choice(NOISE))
+                labels.append("O")
+        rows.append(WordsExample(tuple(found), tuple(labels)))
+    return rows
+
+
+def asked(count, seed, words=10, answered=1.0):
+    """Contexts in which the word after "in" answers."""
+    draw = random.Random(seed)
+    rows = []
+    for number in range(count):
+        found = [draw.choice(NOISE) for _ in range(words)]
+        place, answer = draw.randrange(words), f"{draw.choice(COLOURS)} {draw.choice(NOISE)}"
+        has = draw.random() < answered
+        found.insert(place, f"in {answer}" if has else "out")
+        context = " ".join(found)
+        start = context.find(f"in {answer}") + 3 if has else 0
+        rows.append(
+            SpanExample(
+                "where ?",
+                context,
+                (answer,) if has else (),
+                start,
+                start + len(answer) if has else 0,
+                id=f"q{number}",
+            )
+        )
+    return rows
 
 
 class Kill(TrainerCallback):
@@ -350,3 +409,125 @@ def test_parameters_that_do_not_fit(values, message):
 
 def test_weights_of_labels_that_are_numbers():
     assert TransformerParameters(class_weights={0: 2}).class_weights == {"0": 2.0}
+
+
+def test_several_labels_are_learned(trained, tmp_path):
+    """It goes on from a model of one label a text, whose head has the same labels."""
+    trained[0].save(tmp_path / "start")
+    own = {"task": "multi_label", "calibration": "temperature"}
+    section = {"model_name_or_path": str(tmp_path / "start")}
+    made = trainer(
+        several(300, 0), several(80, 1), own=own, section=section, arguments={"num_train_epochs": 14}
+    )
+    assert torch.equal(made.model.classifier.weight, trained[0].model.classifier.weight)
+    before = made.evaluate()
+    made.train()
+    after = made.evaluate()
+    assert before["eval/micro_f1"] < 0.9
+    assert after["eval/micro_f1"] > 0.9
+    assert after["eval/average_precision"] > 0.95
+    assert set(made.task.metric_names) == {name.removeprefix("eval/") for name in after if "eval/" in name}
+    made.save(tmp_path)
+    made.write_report(tmp_path)
+    loaded = Classifier.load(tmp_path)
+    assert loaded.model.config.problem_type == "multi_label_classification"
+    rows = [json.loads(line) for line in (tmp_path / "predictions-validation.jsonl").open()]
+    assert loaded.predict([row["text"] for row in rows]) == [row["predictions"] for row in rows]
+    assert {len(row["predictions"]) for row in rows} >= {0, 1, 2}
+
+
+@pytest.mark.parametrize("pooling", ["logits", "mean", "max"])
+def test_the_loss_of_several_labels_is_that_of_pytorch(pooling):
+    own = {"task": "multi_label", "class_weights": {"red": 3.0}, "chunk_pooling": pooling}
+    made = trainer(several(20, 0), None, own=own)
+    batch = made.collate(made.train_data())
+    logits = made.task.forward(made.model, batch).logits
+    expected = functional.binary_cross_entropy_with_logits(
+        logits, batch["labels"], pos_weight=torch.tensor([1.0, 1.0, 3.0])
+    )
+    torch.testing.assert_close(made.loss_sum(made.model, batch) / made.loss_weight(batch), expected)
+
+
+def test_labels_of_words_are_learned_across_windows(tmp_path):
+    own = {"task": "token", "max_length": 12, "chunk_overlap": 4}
+    arguments = {"num_train_epochs": 5, "learning_rate": 5e-3}
+    made = trainer(tagged(240, 0, words=14), tagged(60, 1, words=14), own=own, arguments=arguments)
+    assert min(len(row.windows) for row in made.train_data()) > 1
+    before = made.evaluate()
+    made.train()
+    after = made.evaluate()
+    assert before["eval/entity_f1"] < 0.3
+    assert after["eval/entity_f1"] > 0.9
+    assert after["eval/accuracy"] > 0.95
+    assert set(made.task.metric_names) == {name.removeprefix("eval/") for name in after if "eval/" in name}
+    made.save(tmp_path)
+    made.write_report(tmp_path)
+    model = AutoModelForTokenClassification.from_pretrained(tmp_path)
+    assert weights_hash(model) == weights_hash(made.model)
+    row = json.loads((tmp_path / "predictions-validation.jsonl").open().readline())
+    assert len(row["words"]) == len(row["labels"]) == len(row["predictions"])
+
+
+def test_every_word_is_learned_once_at_its_first_token():
+    example = WordsExample(
+        ("unbelievably", "old", "cat", "runs", "over", "tree"), ("B", "A", "A", "B", "B", "A")
+    )
+    made = trainer([example] * 2, None, own={"task": "token", "max_length": 8, "chunk_overlap": 3})
+    (row,) = made.task.rows([example])
+    batch = made.task.collate([row])
+    assert len(row.windows) > 1
+    learned = [made.task.names[i] for i in batch["labels"].flatten().tolist() if i != -100]
+    assert learned == list(example.labels)
+    assert batch["labels"][0, 0] == -100  # the special token
+    assert made.loss_weight(batch) == 6
+
+
+def test_answers_are_found_in_windows(tmp_path):
+    own = {"task": "extractive_qa", "max_length": 20, "chunk_overlap": 6}
+    arguments = {"num_train_epochs": 12, "learning_rate": 5e-3}
+    made = trainer(asked(300, 0, words=16), asked(60, 1, words=16), own=own, arguments=arguments)
+    assert max(len(row.windows) for row in made.train_data()) > 1
+    before = made.evaluate()
+    made.train()
+    after = made.evaluate()
+    assert before["eval/exact_match"] < 0.2
+    assert after["eval/exact_match"] > 0.85
+    assert after["eval/f1"] > 0.9
+    made.save(tmp_path)
+    model = AutoModelForQuestionAnswering.from_pretrained(tmp_path)
+    assert weights_hash(model) == weights_hash(made.model)
+
+
+def test_questions_without_an_answer():
+    own = {"task": "extractive_qa", "max_length": 32}
+    train, held_out = asked(300, 0, answered=0.5), asked(60, 1, answered=0.5)
+    made = trainer(train, held_out, own=own, arguments={"num_train_epochs": 18, "learning_rate": 5e-3})
+    made.train()
+    # always or never answering gives a half
+    assert made.evaluate()["eval/exact_match"] > 0.75
+    answers = [row["prediction"] for row in made._outcome(made.eval_data()).predictions]
+    assert 0.2 < sum(not answer for answer in answers) / len(answers) < 0.8
+
+
+def test_the_target_of_a_window_covers_the_answer():
+    (example,) = asked(1, 5, words=20)
+    made = trainer([example] * 2, None, own={"task": "extractive_qa", "max_length": 18, "chunk_overlap": 8})
+    (row,) = made.task.rows([example])
+    found = []
+    for target in row.target:
+        if target.start:
+            text = example.context[target.spans[target.start][0] : target.spans[target.end][1]]
+            found.append(text.strip())
+    assert found
+    assert set(found) == set(example.answers)
+    assert len(found) < len(row.windows)
+
+
+@pytest.mark.parametrize("task", ["token", "extractive_qa"])
+def test_adapters_for_other_heads(task):
+    rows = tagged(32, 0) if task == "token" else asked(32, 0)
+    made = trainer(rows, rows, own={"task": task}, section={"use_peft": True}, arguments={"max_steps": 2})
+    made.train()
+    head = "classifier" if task == "token" else "qa_outputs"
+    assert any(p.requires_grad and head in name for name, p in made.model.named_parameters())
+    assert made.evaluate()["eval/loss"] > 0

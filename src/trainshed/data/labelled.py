@@ -11,6 +11,8 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from trainshed.config.schema import DataSection
+from trainshed.data.builtin import build_corpus
+from trainshed.data.corpus import Corpus
 from trainshed.data.jsonl import json_type
 from trainshed.data.rows import has_split, known_splits, open_rows
 from trainshed.data.splits import SPLITS, split_of, stable_fraction
@@ -138,15 +140,18 @@ def _divided(examples: Sequence[E], source: str) -> dict[str, list[E]]:
     return parts
 
 
-def builtin_labelled() -> dict[str, list[LabelledExample]]:
+def builtin_labelled(corpus: Corpus | None = None) -> dict[str, list[LabelledExample]]:
     """Return the built-in corpus as text to classify, in an order that mixes the classes.
 
     The class is what kind of thing a passage describes: a module, class, function, method or property of
     the standard library, or a topic of the language reference. Splits share no class or function.
-    """
-    from trainshed.data.builtin import build_corpus
 
-    corpus = build_corpus()
+    Parameters
+    ----------
+    corpus
+        The built-in corpus where it is at hand; it is built when None.
+    """
+    corpus = corpus or build_corpus()
     return {
         split: sorted(
             (

@@ -22,6 +22,7 @@ from trainshed.models.quiet import no_library_bars
 
 _LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
 _ADAPTER_CONFIG = "adapter_config.json"
+_HEADS = r"(.*\.)?(classifier|score|qa_outputs)(\..*)?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,8 @@ def add_lora(
         target_modules="all-linear" if targets == ["all-linear"] else targets,
         use_dora=lora.use_dora,
         task_type=task_type,
+        # heads are trained whole, so they take no adapter; PEFT leaves out only some of them by itself
+        exclude_modules=None if task_type == "CAUSAL_LM" else _HEADS,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -26,8 +26,8 @@ from trainshed.models.causal_lm import LoraSettings, add_lora, allow_padding, lo
 from trainshed.models.encoders import DEFAULT_ENCODER, default_encoder_directory
 from trainshed.models.model_files import check_model_directory, local_directory
 from trainshed.models.pooling import Pooling
-from trainshed.models.precision import resolve_dtype
-from trainshed.models.quiet import no_library_bars
+from trainshed.models.precision import resolve_device, resolve_dtype
+from trainshed.models.quiet import no_library_bars, no_library_warnings
 
 _LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
 Task = Literal["single_label", "multi_label", "token", "extractive_qa"]
@@ -97,7 +97,7 @@ class Reading:
 
 
 def load_task_model(
-    section: ModelSection, *, task: Task, labels: Sequence[str], seed: int = 0
+    section: ModelSection, *, task: Task, labels: Sequence[str], seed: int = 0, device: str = "cpu"
 ) -> tuple[Any, PreTrainedTokenizerBase]:
     """Load the encoder that a section names, with the head of a task, in evaluation mode.
 
@@ -111,6 +111,9 @@ def load_task_model(
         Names of the labels; a checkpoint whose own labels are these in another order keeps that order.
     seed
         Decides the weights of a head that the checkpoint does not have.
+    device
+        Where it will be trained: on a CPU plain attention is chosen, which is faster there than the fused one
+        on texts of some hundred tokens.
 
     Raises
     ------
@@ -133,9 +136,10 @@ def load_task_model(
         config = AutoConfig.from_pretrained(str(path or name), **options)
         _name_labels(config, task, labels)
         config.problem_type = problem
-        if section.attn_implementation:
-            options["attn_implementation"] = section.attn_implementation
-        with no_library_bars(), torch.random.fork_rng():
+        attention = section.attn_implementation or plain_attention(device)
+        if attention:
+            options["attn_implementation"] = attention
+        with no_library_bars(), no_library_warnings(), torch.random.fork_rng():
             torch.manual_seed(seed)
             model, info = kind.from_pretrained(
                 str(path or name),
@@ -157,6 +161,11 @@ def load_task_model(
     tokenizer = load_tokenizer(section.tokenizer_name_or_path or str(path or name))
     allow_padding(tokenizer, model)
     return model.eval(), tokenizer
+
+
+def plain_attention(device: str) -> str | None:
+    """Return the name of plain attention for a CPU, None for devices where the model's own choice is best."""
+    return "eager" if resolve_device(device).type == "cpu" else None
 
 
 def task_class(task: Task) -> Any:

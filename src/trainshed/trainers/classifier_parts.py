@@ -26,10 +26,12 @@ from trainshed.models.build import bert_config
 from trainshed.models.causal_lm import load_tokenizer
 from trainshed.models.sections import lora_settings
 from trainshed.models.seeds import derive_seed
-from trainshed.models.task_models import Reading, add_task_lora, load_task_model, with_head
+from trainshed.models.task_models import Reading, add_task_lora, load_task_model, plain_attention, with_head
 from trainshed.models.tokenizers import train_encoder_bpe
 from trainshed.trainers.label_tasks import LabelTask, MultiLabelTask, class_weights
+from trainshed.trainers.span_task import SpanTask
 from trainshed.trainers.text_task import TextTask
+from trainshed.trainers.word_task import WordTask
 
 #: the encoder that is built where the section ``model`` does not say otherwise
 DEFAULT_SHAPE: Mapping[str, int] = {
@@ -95,7 +97,7 @@ def make_reading(own: TransformerParameters) -> Reading:
     return Reading(
         task=own.task,
         max_length=own.max_length,
-        overlap=own.chunk_overlap if chunked else None,
+        overlap=own.overlap if chunked else None,
         max_chunks=own.max_chunks,
         pooling=own.chunk_pooling,
         max_answer_tokens=own.max_answer_tokens,
@@ -103,7 +105,12 @@ def make_reading(own: TransformerParameters) -> Reading:
 
 
 def make_model(
-    section: ModelSection, own: TransformerParameters, train: Sequence[AnyExample], *, seed: int
+    section: ModelSection,
+    own: TransformerParameters,
+    train: Sequence[AnyExample],
+    *,
+    seed: int,
+    device: str = "cpu",
 ) -> tuple[Any, PreTrainedTokenizerBase]:
     """Load the model that a section names, or build it, with a head for the labels of the training data.
 
@@ -117,6 +124,8 @@ def make_model(
         Gives the labels, and the text to train a tokenizer on.
     seed
         Of the run.
+    device
+        Where it will be trained.
 
     Raises
     ------
@@ -126,9 +135,12 @@ def make_model(
     labels = _checked_labels(section, own, train)
     weights = derive_seed(seed, "transformer", "weights")
     if section.model_name_or_path is not None:
-        model, tokenizer = load_task_model(section, task=own.task, labels=labels, seed=weights)
+        model, tokenizer = load_task_model(section, task=own.task, labels=labels, seed=weights, device=device)
     else:
         model, tokenizer = _built(section, own, train, labels, weights)
+        attention = section.attn_implementation or plain_attention(device)
+        if attention:
+            model.set_attn_implementation(attention)
     lora = lora_settings(section)
     if lora:
         model = add_task_lora(model, lora, task=own.task, seed=derive_seed(seed, "transformer", "adapters"))
@@ -155,8 +167,6 @@ def _built(
         shape["intermediate_size"] = section.hidden_size * 4
     config = bert_config(tokenizer, **shape)
     model = with_head(config, task=own.task, labels=labels, seed=seed)
-    if section.attn_implementation:
-        model.set_attn_implementation(section.attn_implementation)
     return model, tokenizer
 
 
@@ -204,9 +214,12 @@ def make_task(
     train
         Examples that weights are counted on.
     """
+    if own.task == "extractive_qa":
+        return SpanTask(tokenizer, reading, answerless=any(not example.answers for example in train))
     several = own.task == "multi_label"
     weights = class_weights(
         own.class_weights, names, label_counts(train), texts=len(train) if several else None
     )
-    kind = MultiLabelTask if several else LabelTask
+    kinds = {"single_label": LabelTask, "multi_label": MultiLabelTask, "token": WordTask}
+    kind: Any = kinds[own.task]
     return kind(tokenizer, reading, names, weights=weights, smoothing=own.label_smoothing)

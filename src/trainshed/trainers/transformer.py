@@ -96,7 +96,13 @@ class ClassifierTrainer(TransformersTrainer):
         if training is None or not isinstance(training.own, TransformerParameters):
             raise ConfigError("the run has no parameters of transformer", where="training")
         splits = read_examples(config.data, training.own)
-        model, tokenizer = make_model(config.model, training.own, splits["train"], seed=config.execution.seed)
+        model, tokenizer = make_model(
+            config.model,
+            training.own,
+            splits["train"],
+            seed=config.execution.seed,
+            device=config.execution.device,
+        )
         return cls(
             model,
             tokenizer,

@@ -39,8 +39,8 @@ class TransformerParameters(TrainerParameters):
     """What happens to a text of more than `max_length` tokens: its end is left out, or it is read in
     overlapping chunks whose predictions are pooled, in training as in use. `token` and `extractive_qa`
     always read overlapping chunks."""
-    chunk_overlap: Annotated[int, Field(ge=0)] = 32
-    """Tokens that a chunk shares with the one before."""
+    chunk_overlap: Annotated[int, Field(ge=0)] | None = None
+    """Tokens that a chunk shares with the one before; a quarter of `max_length` when not set."""
     chunk_pooling: Literal["logits", "max", "mean"] = "logits"
     """How the chunks of a text become one prediction: the mean of their logits, each class's greatest logit
     (`max`: one chunk is enough), or the `mean` of their probabilities."""
@@ -58,13 +58,17 @@ class TransformerParameters(TrainerParameters):
     max_answer_tokens: Count = 30
     """For `extractive_qa`: longest answer."""
 
+    @property
+    def overlap(self) -> int:
+        """Tokens that a chunk shares with the one before."""
+        return self.max_length // 4 if self.chunk_overlap is None else self.chunk_overlap
+
     @model_validator(mode="after")
     def _fits_the_task(self) -> Self:
         """Refuse what would have no effect."""
-        if self.chunk_overlap >= self.max_length - 4:
+        if self.overlap >= self.max_length - 4:
             raise ValueError(
-                f"chunk_overlap {self.chunk_overlap} leaves no room in chunks of {self.max_length} tokens; "
-                "a quarter of max_length is usual"
+                f"chunk_overlap {self.chunk_overlap} leaves no room in chunks of {self.max_length} tokens"
             )
         classifies = self.task in ("single_label", "multi_label")
         without = {
