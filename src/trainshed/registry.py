@@ -105,6 +105,7 @@ TRAINERS = Registry(
         "reward": "trainshed.trainers.reward:RewardTrainer",
         "rloo": "trainshed.trainers.rloo:RLOOTrainer",
         "sft": "trainshed.trainers.sft:SFTTrainer",
+        "transformer": "trainshed.trainers.transformer:ClassifierTrainer",
         "xpo": "trainshed.trainers.xpo:XPOTrainer",
     },
     aliases={"grpo_rlvr": "grpo", "reward_modeling": "reward"},
@@ -151,6 +152,7 @@ REWARD_PARAMETERS = Registry(
         "http": "trainshed.config.rewards:HTTPOptions",
         "length": "trainshed.config.rewards:LengthOptions",
         "reward_model": "trainshed.config.rewards:RewardModelOptions",
+        "transformer": "trainshed.config.trainers.transformer:TransformerParameters",
     },
 )
 STORES = Registry(

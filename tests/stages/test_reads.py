@@ -71,7 +71,8 @@ def parts(tmp_path, passages, examples, encoder_directory, random_llama, tokeniz
     found = {name: tmp_path / name for name in ("generator", "data", "passages.jsonl", "documents")}
     found["generator"].mkdir()
     save_causal_lm(random_llama, tokenizer, found["generator"])
-    questions = [example.to_json() for example in examples]
+    kinds = ["colour", "animal"]
+    questions = [{**e.to_json(), "kind": kinds[row % 2]} for row, e in enumerate(examples)]
     write_jsonl(found["data"] / "train.jsonl", questions[:8])
     for split in ("validation", "test"):
         write_jsonl(found["data"] / f"{split}.jsonl", questions[8:12])
@@ -164,8 +165,12 @@ OWN = {
     "rag": [{"mode": "both"}, {"mode": "generator"}],
     "pretrain": [{"block_size": 64}],
     "ppo": [{"rewards": ["exact_match"], "rollout_batch_size": 2, "max_new_tokens": 2}],
+    "transformer": [
+        {"max_length": 32, "chunk_overlap": 4, "text_column": "query", "calibration": "temperature"}
+    ],
 }
 COLUMNS = {
+    "transformer": {"columns": {"label": "kind"}},
     "bco": {"columns": {"prompt": "query", "chosen": "response", "rejected": "id"}},
     "nash_md": {"columns": {"prompt": "query", "answer": "response"}},
     "xpo": {"columns": {"prompt": "query", "answer": "response"}},
@@ -182,6 +187,7 @@ ANSWERING = {
     "rag": {"retrieval_temperature", "rerank_from"},
     "pretrain": set(),
     "ppo": set(),
+    "transformer": set(),
 }
 
 

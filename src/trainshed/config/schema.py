@@ -108,7 +108,7 @@ class ModelSection(Section):
     """The generator: a model to load or an architecture to build, and its adapters."""
 
     model_name_or_path: str | None = Field(default=None, json_schema_extra=INPUT)
-    """Causal language model: a directory, a hub name, or `${stages.NAME}`."""
+    """Causal language model, or encoder of a classifier: a directory, a hub name, or `${stages.NAME}`."""
     tokenizer_name_or_path: str | None = Field(default=None, json_schema_extra=INPUT)
     """Tokenizer, when it does not lie beside the model."""
     revision: str | None = None
@@ -131,6 +131,8 @@ class ModelSection(Section):
     """Vocabulary of a byte-level BPE tokenizer to train for a model to build."""
     max_length: Count | None = None
     """Longest sequence, in tokens, of a model to build."""
+    num_labels: Annotated[int, Field(ge=1)] | None = None
+    """Labels of a classifier, to be checked against the data; what the training data has when not set."""
     use_peft: bool = False
     """Train LoRA adapters (arXiv 2106.09685) instead of all weights."""
     lora_r: Count = 16

@@ -23,6 +23,7 @@ from trainshed.models.quiet import no_library_bars
 #: what the libraries raise for a model that they cannot load
 LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
 _ADAPTER_CONFIG = "adapter_config.json"
+_HEADS = r"(.*\.)?(classifier|score|qa_outputs)(\..*)?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,12 @@ def load_causal_lm(  # noqa: PLR0913 - one keyword a property that a model is lo
 
 
 def add_lora(
-    model: Any, lora: LoraSettings, *, seed: int = 0, quantized: bool = False, task: str = "CAUSAL_LM"
+    model: Any,
+    lora: LoraSettings,
+    *,
+    seed: int = 0,
+    quantized: bool = False,
+    task_type: str = "CAUSAL_LM",
 ) -> Any:
     """Return the model with new adapters; they change nothing until they are trained.
 
@@ -144,8 +150,9 @@ def add_lora(
         Decides their first weights; the global random state is left as it was.
     quantized
         Whether the weights are in 4 bits, so that norms and outputs must be prepared for training.
-    task
-        PEFT's name of it; with ``SEQ_CLS`` the head of a classifier is trained whole.
+    task_type
+        PEFT's name of what the model does; with ``SEQ_CLS``, ``TOKEN_CLS`` or ``QUESTION_ANS`` the head is
+        trained as a whole.
     """
     require_extra("peft", "peft")
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -159,7 +166,9 @@ def add_lora(
         lora_dropout=lora.dropout,
         target_modules="all-linear" if targets == ["all-linear"] else targets,
         use_dora=lora.use_dora,
-        task_type=task,
+        task_type=task_type,
+        # heads are trained whole, so they take no adapter; PEFT leaves out only some of them by itself
+        exclude_modules=None if task_type == "CAUSAL_LM" else _HEADS,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)

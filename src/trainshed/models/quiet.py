@@ -23,3 +23,14 @@ def no_library_bars() -> Iterator[None]:
             logging.enable_progress_bar()
         if datasets is not None and mapped:
             datasets.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def no_library_warnings() -> Iterator[None]:
+    """Keep transformers from printing what is checked here, such as a head that is meant to be new."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

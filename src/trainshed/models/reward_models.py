@@ -67,5 +67,5 @@ def load_reward_model(section: ModelSection, *, seed: int = 0) -> tuple[Any, Pre
     allow_padding(tokenizer, model)
     lora = lora_settings(section)
     if lora is not None:
-        model = add_lora(model, lora, seed=seed, task="SEQ_CLS")
+        model = add_lora(model, lora, seed=seed, task_type="SEQ_CLS")
     return model.eval(), tokenizer

@@ -79,3 +79,31 @@ def train_byte_bpe(
         additional_special_tokens=list(special_tokens[2:]) or None,
         clean_up_tokenization_spaces=False,
     )
+
+
+def train_encoder_bpe(texts: Iterable[str], *, vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a tokenizer for an encoder: ``<cls>`` before a text, ``<eos>`` after it and after a second one.
+
+    Parameters
+    ----------
+    texts, vocab_size
+        As for `train_byte_bpe`.
+    """
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = train_byte_bpe(texts, vocab_size=vocab_size, special_tokens=("<pad>", "<eos>", "<cls>"))
+    inner = tokenizer.backend_tokenizer
+    inner.post_processor = TemplateProcessing(
+        single="<cls> $A <eos>",
+        pair="<cls> $A <eos> $B:1 <eos>:1",
+        special_tokens=[(name, inner.token_to_id(name)) for name in ("<cls>", "<eos>")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        cls_token="<cls>",
+        sep_token="<eos>",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        clean_up_tokenization_spaces=False,
+    )

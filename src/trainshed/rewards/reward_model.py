@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from trainshed.config.rewards import RewardModelOptions
 from trainshed.errors import ConfigError, ModelError
-from trainshed.models.causal_lm import load_tokenizer
+from trainshed.models.causal_lm import LOAD_ERRORS, load_tokenizer
 from trainshed.models.precision import resolve_device
 from trainshed.models.quiet import no_library_bars
-
-_LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
 
 
 class RewardModel:
@@ -112,7 +109,7 @@ def _load(name: str, device: str) -> tuple[Any, Any]:
             model, info = AutoModelForSequenceClassification.from_pretrained(
                 name, use_safetensors=True, output_loading_info=True
             )
-    except _LOAD_ERRORS as error:
+    except LOAD_ERRORS as error:
         raise ModelError(
             f"the reward model cannot be loaded: {str(error).strip().splitlines()[0]}",
             where=name,

@@ -1,6 +1,6 @@
 """The stage that trains: it makes the trainer that ``execution.algorithm`` names, and keeps what it learned.
 
-``outputs/`` then holds what the trainer saves. Left out: algorithms (`trainers`).
+``outputs/`` then holds what the trainer saves and reports. Left out: algorithms (`trainers`).
 """
 
 from trainshed.errors import ConfigError
@@ -29,5 +29,6 @@ def run(context: StageContext) -> StageResult:
         for name, value in row.items():
             if name.startswith("eval/"):
                 metrics.setdefault(name, value)
+    metrics |= trainer.write_report(context.directory.outputs)
     say(f"{context.config.name}: {result.steps} steps, mean loss {result.loss:.4f}")
     return StageResult(metrics=metrics)

@@ -151,6 +151,13 @@ class Trainer(ABC):
     def save(self, path: str | Path) -> None:
         """Write what was trained into a directory that ``from_pretrained`` loads."""
 
+    def write_report(self, path: Path) -> dict[str, float]:
+        """Write what else is worth keeping about what was trained, such as predictions; return metrics.
+
+        A stage calls it once after `save`, with the directory of its outputs. There is nothing by default.
+        """
+        return {}
+
     def get_federated_task(self) -> Any:
         """Return the federated form of this training: not in this version.
 

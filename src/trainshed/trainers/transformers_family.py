@@ -94,19 +94,37 @@ class TransformersTrainer(LoopedTrainer):
         data = self.eval_data()
         if not data:
             raise ConfigError("there is no data to evaluate on", fix="give an evaluation dataset")
+        total, weight = 0.0, 0.0
+
+        def add(rows: list[int], batch: dict[str, Any]) -> None:
+            nonlocal total, weight
+            total += self.loss_sum(self.module, batch).item()
+            weight += float(self.loss_weight(batch))
+
+        self.for_batches(data, add)
+
+    def for_batches(self, data: Sequence[Any], use: Callable[[list[int], dict[str, Any]], None]) -> None:
+        """Go through data in batches without gradients, in evaluation mode; nothing is changed.
+
+        Parameters
+        ----------
+        data
+            Examples that `collate` takes; similar lengths come together, the longest first.
+        use
+            Called with the places of a batch's examples in ``data``, and the batch on the module's device.
+        """
         size = int(self.arguments.get("per_device_eval_batch_size", 8))
         lengths = self.lengths(data) or [0] * len(data)
         order = sorted(range(len(data)), key=lambda index: (-lengths[index], index))
-        device, total, weight = next(self.module.parameters()).device, 0.0, 0.0
+        device = next(self.module.parameters()).device
         modes = [(part, part.training) for part in self.module.modules()]
         self.module.eval()
         try:
             with torch.no_grad(), isolated_random_state(), self.compute_context():
                 for start in range(0, len(order), size):
-                    batch = self.collate([data[index] for index in order[start : start + size]])
-                    batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-                    total += self.loss_sum(self.module, batch).item()
-                    weight += float(self.loss_weight(batch))
+                    rows = order[start : start + size]
+                    batch = self.collate([data[index] for index in rows])
+                    use(rows, {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()})
         finally:
             for part, training in modes:
                 part.training = training
