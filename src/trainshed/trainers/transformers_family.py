@@ -102,6 +102,7 @@ class TransformersTrainer(LoopedTrainer):
             weight += float(self.loss_weight(batch))
 
         self.for_batches(data, add)
+        return {"eval/loss": total / weight if weight else float("nan")}
 
     def for_batches(self, data: Sequence[Any], use: Callable[[list[int], dict[str, Any]], None]) -> None:
         """Go through data in batches without gradients, in evaluation mode; nothing is changed.
@@ -128,4 +129,3 @@ class TransformersTrainer(LoopedTrainer):
         finally:
             for part, training in modes:
                 part.training = training
-        return {"eval/loss": total / weight if weight else float("nan")}
