@@ -128,6 +128,7 @@ TRAINER_PARAMETERS = Registry(
         "reward": "trainshed.config.trainers.reward:RewardParameters",
         "rloo": "trainshed.config.trainers.rloo:RLOOParameters",
         "sft": "trainshed.config.trainers.sft:SFTParameters",
+        "transformer": "trainshed.config.trainers.transformer:TransformerParameters",
         "xpo": "trainshed.config.trainers.xpo:XPOParameters",
     },
     aliases={"grpo_rlvr": "grpo", "reward_modeling": "reward"},
@@ -152,7 +153,6 @@ REWARD_PARAMETERS = Registry(
         "http": "trainshed.config.rewards:HTTPOptions",
         "length": "trainshed.config.rewards:LengthOptions",
         "reward_model": "trainshed.config.rewards:RewardModelOptions",
-        "transformer": "trainshed.config.trainers.transformer:TransformerParameters",
     },
 )
 STORES = Registry(

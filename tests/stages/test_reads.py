@@ -165,13 +165,19 @@ OWN = {
     "rag": [{"mode": "both"}, {"mode": "generator"}],
     "pretrain": [{"block_size": 64}],
     "ppo": [{"rewards": ["exact_match"], "rollout_batch_size": 2, "max_new_tokens": 2}],
+    **dict.fromkeys(("cpo", "dpo", "kto", "orpo", "reward", "sft"), [{}]),
+    **dict.fromkeys(("grpo", "rloo"), [{"rewards": ["exact_match"]}]),
     "transformer": [
         {"max_length": 32, "chunk_overlap": 4, "text_column": "query", "calibration": "temperature"}
     ],
 }
+PAIRS = {"columns": {"prompt": "query", "chosen": "response", "rejected": "id"}}
 COLUMNS = {
+    **dict.fromkeys(("cpo", "dpo", "kto", "orpo", "reward"), PAIRS),
+    **dict.fromkeys(("grpo", "rloo"), {"columns": {"prompt": "query", "answer": "response"}}),
+    "sft": {"columns": {"prompt": "query", "completion": "response"}},
     "transformer": {"columns": {"label": "kind"}},
-    "bco": {"columns": {"prompt": "query", "chosen": "response", "rejected": "id"}},
+    "bco": PAIRS,
     "nash_md": {"columns": {"prompt": "query", "answer": "response"}},
     "xpo": {"columns": {"prompt": "query", "answer": "response"}},
     "pretrain": {"columns": {"prompt": "query", "completion": "response"}},
@@ -188,6 +194,13 @@ ANSWERING = {
     "pretrain": set(),
     "ppo": set(),
     "transformer": set(),
+    **dict.fromkeys(("cpo", "dpo", "grpo", "kto", "orpo", "reward", "rloo", "sft"), set()),
+}
+MORE_ARGUMENTS = {
+    **dict.fromkeys(("cpo", "dpo", "kto", "orpo", "reward", "sft"), {"bf16": False, "max_length": 64}),
+    **dict.fromkeys(
+        ("grpo", "rloo"), {"bf16": False, "beta": 0.1, "num_generations": 2, "max_completion_length": 2}
+    ),
 }
 
 
@@ -206,7 +219,9 @@ def test_training(configured, store, algorithm, monkeypatch):
     for rag in ({}, {"hybrid": True}, {**store, **PROMPT}):
         for own in OWN[algorithm]:
             parameters = TRAINER_PARAMETERS.get(algorithm).model_validate(own)
-            training = TrainingSection(algorithm, parameters, arguments)
+            training = TrainingSection(
+                algorithm, parameters, {**arguments, **MORE_ARGUMENTS.get(algorithm, {})}
+            )
             data = COLUMNS.get(algorithm, {})
             context, seen = configured("train", rag, algorithm=algorithm, training=training, data=data)
             trainer = TRAINERS.get(algorithm).from_run(context)

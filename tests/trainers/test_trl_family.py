@@ -7,12 +7,12 @@ import torch
 from transformers import TrainerCallback
 
 from tiny_language import completions, make_model, make_tokenizer
+from trainshed.data.cutting import cut_prompts
 from trainshed.errors import ConfigError, RunError
 from trainshed.models.causal_lm import LoraSettings, add_lora
 from trainshed.models.encoders import weights_hash
 from trainshed.trainers.base import TrainerSettings
 from trainshed.trainers.sft import SFTTrainer
-from trainshed.trainers.training_rows import cut_prompts
 from trl_checks import TRAIN, KillAt, make
 
 

@@ -93,13 +93,6 @@ class TrainingSection:
     own: TrainerParameters
     arguments: dict[str, Any]
 
-    def argument(self, name: str) -> Any:
-        """Return an argument as given, or its class's default; None where the class has no such one."""
-        if name in self.arguments:
-            return self.arguments[name]
-        field = type(self.own).table().fields.get(name)
-        return None if field is None else field.default
-
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-able data."""
         return {

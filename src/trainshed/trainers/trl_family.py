@@ -2,7 +2,7 @@
 
 A subclass names the classes of TRL and says what they get besides model, tokenizer and data. Checkpoints,
 resuming, guards, metrics and settings are those of every other trainer (`looped`, `exact`). Importing this
-file does not import TRL, which takes seconds. Left out: formats of data (see `data.formats`).
+file does not import TRL, which takes seconds. Left out: formats of data (see `data.preparing`).
 """
 
 import contextlib
@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from trainshed.config.resolved import RunConfig, TrainingSection
+from trainshed.config.resolved import RunConfig
 from trainshed.config.trl import TRLParameters
-from trainshed.data.encoding import Treatment
+from trainshed.data.cutting import cut_prompts
+from trainshed.data.preparing import prepare_rows
 from trainshed.errors import ConfigError, DataError, require_extra
 from trainshed.models.causal_lm import load_causal_lm, save_causal_lm
 from trainshed.models.quiet import no_library_bars
@@ -32,7 +33,6 @@ from trainshed.trainers.base import RunContext, TrainerSettings, isolated_random
 from trainshed.trainers.checkpoints import written_into
 from trainshed.trainers.exact import ExactTraining
 from trainshed.trainers.looped import LoopedTrainer
-from trainshed.trainers.training_rows import checked_rows, cut_prompts
 
 _REFERENCE = "ref"
 #: where TRL's trainers gather what they measure until it is logged
@@ -98,7 +98,7 @@ class TRLTrainer(LoopedTrainer):
             raise ConfigError(f"the run has no parameters of {cls.algorithm}", where="training")
         seed = config.execution.seed
         model, tokenizer = cls.load(config.model, seed=derive_seed(seed, cls.algorithm, "adapters"))
-        rows = checked_rows(context, cls.algorithm, tokenizer, cls.treatment(training))
+        rows = prepare_rows(config, tokenizer, directory=context.directory.path)
         return cls(
             model,
             tokenizer,
@@ -120,18 +120,6 @@ class TRLTrainer(LoopedTrainer):
     def load(cls, section: Any, *, seed: int) -> tuple[Any, PreTrainedTokenizerBase]:
         """Load what a section ``model`` names: a causal language model, unless a subclass says otherwise."""
         return load_section(section, seed=seed)
-
-    @classmethod
-    def treatment(cls, training: TrainingSection) -> Treatment:
-        """Return what TRL does with the rows, for the inspection before training."""
-        arguments = {name: training.argument(name) for name in ("max_length", "truncation_mode")}
-        return Treatment(
-            max_length=arguments["max_length"],
-            overlong=arguments["truncation_mode"] or "keep_start",
-            batch_size=training.argument("per_device_train_batch_size")
-            if training.argument("train_sampling_strategy") == "sequential"
-            else None,
-        )
 
     # -- what the loop asks ----------------------------------------------------------------------------
 

@@ -13,8 +13,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from trainshed.config.resolved import RunConfig, TrainingSection
-from trainshed.data.encoding import Treatment
+from trainshed.config.resolved import RunConfig
 from trainshed.models.quiet import no_library_bars
 from trainshed.rewards.functions import WeightedRewards, build_rewards
 from trainshed.trainers.arguments import default_of
@@ -52,11 +51,6 @@ class RewardedTrainer(TRLTrainer):
         own: Any = config.training.own
         device = config.execution.device
         return {"rewards": build_rewards(own.reward_entries(), reward_model=own.reward_model, device=device)}
-
-    @classmethod
-    def treatment(cls, training: TrainingSection) -> Treatment:
-        """Return what TRL does with prompts: nothing cuts them."""
-        return Treatment()
 
     def make_loop(self, args: Any, callbacks: list[TrainerCallback]) -> ExactTraining:
         """Return TRL's trainer, made exact."""
