@@ -10,6 +10,7 @@ from trainshed.data.corpus import write_corpus
 from trainshed.data.formats import RowFormat, prompt_key
 from trainshed.data.jsonl import write_jsonl
 from trainshed.data.loading import load_rows
+from trainshed.data.reading import read_checked
 from trainshed.errors import ConfigError, DataError
 
 
@@ -238,6 +239,16 @@ def test_a_column_that_some_rows_lack_is_not_lost(tmp_path):
     write_jsonl(tmp_path / "a.jsonl", rows)
     loaded = load_rows(DataSection(dataset_name=str(tmp_path / "a.jsonl")), accepts=("prompt",))
     assert loaded.dataset("train")[1] == {"prompt": "b", "answer": "4"}
+
+
+def test_an_empty_split_is_told(tmp_path):
+    write_jsonl(tmp_path / "train.jsonl", pairs(2))
+    (tmp_path / "validation.jsonl").write_text("")
+    with pytest.raises(DataError, match="the dataset is empty") as caught:
+        load_rows(DataSection(dataset_name=str(tmp_path)))
+    assert caught.value.where == f"{tmp_path}, split validation"
+    with pytest.raises(DataError, match="the dataset is empty"):
+        read_checked([], where="nowhere")
 
 
 def test_nothing_named():

@@ -38,7 +38,7 @@ def read_checked(
     Parameters
     ----------
     rows
-        (place, row) pairs, at least one.
+        (place, row) pairs.
     where
         The dataset, for messages.
     columns
@@ -53,10 +53,13 @@ def read_checked(
     Raises
     ------
     DataError
-        Names the row that does not fit the first one, or whose values are wrong.
+        When there is no row; names the row that does not fit the first one, or whose values are wrong.
     """
     iterator = iter(rows)
-    first_place, first = next(iterator)
+    first_pair = next(iterator, None)
+    if first_pair is None:
+        raise DataError("the dataset is empty", where=where, fix="give a dataset that has rows")
+    first_place, first = first_pair
     columns = columns or {}
     _check_columns(columns, first, first_place)
     notes: list[str] = []
