@@ -125,6 +125,18 @@ def test_tools_and_options_of_a_row_reach_the_template(tokenizer):
     assert caught.value.where == "row 0, column 'tools'"
 
 
+def test_a_template_that_writes_the_first_token_is_not_given_another(with_bos):
+    from trl import DPOTrainer
+
+    made = copy.deepcopy(with_bos)
+    made.chat_template = "<s> {% for m in messages %}{{ m['content'] }} {% endfor %}</s>"
+    row = {"prompt": talk("a", "user"), "chosen": talk("b", "assistant"), "rejected": talk("c", "assistant")}
+    ((chosen, _),) = encoded([row], RowFormat("preference", True), made)
+    assert made.convert_ids_to_tokens(chosen.ids) == ["<s>", "a", "b", "</s>"]
+    (expected,) = prepared(DPOTrainer, ("train",), [row], made)
+    assert chosen.ids == expected["prompt_ids"] + expected["chosen_ids"]
+
+
 def test_texts_and_prompts(tokenizer, with_bos):
     ((one,),) = encoded([{"text": "a b"}], RowFormat("text"), with_bos)
     assert with_bos.decode(one.ids) == "<s> a b </s>" or with_bos.convert_ids_to_tokens(one.ids)[0] == "<s>"
