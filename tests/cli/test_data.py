@@ -82,6 +82,8 @@ def test_a_configuration(capsys, place):
     assert "validation" in out
     code, _, error = call(capsys, "inspect", "c.yaml", "--run", "none")
     assert (code, "known: pretrain" in error) == (2, True)
+    assert call(capsys, "inspect", "c.yaml", "--columns", "text=body")[0] == 2
+    assert call(capsys, "inspect", "pairs.jsonl", "--run", "x")[0] == 2
     (place / "r.yaml").write_text(PIPELINE)
     code, _, error = call(capsys, "inspect", "r.yaml")
     assert (code, "made by another stage" in error) == (2, True)

@@ -59,6 +59,11 @@ def test_a_stage_that_is_named_in_it_is_needed(runs, tmp_path):
     assert caught.value.where.startswith("c.yaml:7")
 
 
+def test_a_single_source_is_a_list_of_one(runs):
+    (run,) = runs("execution: {algorithm: pretrain}\ndata: {mixture: {dataset_name: org/a}}\n")
+    assert [entry.dataset_name for entry in run.config.data.mixture] == ["org/a"]
+
+
 def test_several_mixtures_are_a_sweep(runs):
     text = "execution: {algorithm: pretrain}\ndata:\n  mixture:\n"
     text += "    - [{dataset_name: org/a}]\n    - [{dataset_name: org/a}, {dataset_name: org/b}]\n"

@@ -1,5 +1,7 @@
 """Tokens are those that the trainers of trl make, row by row."""
 
+import copy
+import json
 from types import SimpleNamespace
 
 import datasets
@@ -101,6 +103,38 @@ def test_the_assistants_turns_alone(chatty):
     ((whole,),) = encoded(rows, RowFormat("messages", True), chatty)
     assert whole.ids == one.ids
     assert all(whole.trained)
+
+
+def test_tools_and_options_of_a_row_reach_the_template(tokenizer):
+    made = copy.deepcopy(tokenizer)
+    made.chat_template = (
+        "{{ tools[0]['function']['name'] if tools else '' }}{{ tone }}"
+        "{% for m in messages %} {{ m['content'] }}{% endfor %}"
+    )
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
+    row = {"messages": [*talk("the cat", "user"), *talk("a word", "assistant")]}
+    rows = [
+        row,
+        {**row, "tools": tools},
+        {**row, "tools": json.dumps(tools), "chat_template_kwargs": {"tone": "!"}},
+    ]
+    written = [made.decode(one.ids) for (one,) in encoded(rows, RowFormat("messages", True), made)]
+    assert written == [" the cat a word", "look the cat a word", "look! the cat a word"]
+    with pytest.raises(DataError, match="not valid JSON") as caught:
+        encoded([{**row, "tools": "[look]"}], RowFormat("messages", True), made)
+    assert caught.value.where == "row 0, column 'tools'"
+
+
+def test_a_template_that_writes_the_first_token_is_not_given_another(with_bos):
+    from trl import DPOTrainer
+
+    made = copy.deepcopy(with_bos)
+    made.chat_template = "<s> {% for m in messages %}{{ m['content'] }} {% endfor %}</s>"
+    row = {"prompt": talk("a", "user"), "chosen": talk("b", "assistant"), "rejected": talk("c", "assistant")}
+    ((chosen, _),) = encoded([row], RowFormat("preference", True), made)
+    assert made.convert_ids_to_tokens(chosen.ids) == ["<s>", "a", "b", "</s>"]
+    (expected,) = prepared(DPOTrainer, ("train",), [row], made)
+    assert chosen.ids == expected["prompt_ids"] + expected["chosen_ids"]
 
 
 def test_texts_and_prompts(tokenizer, with_bos):

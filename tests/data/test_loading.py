@@ -10,6 +10,7 @@ from trainshed.data.corpus import write_corpus
 from trainshed.data.formats import RowFormat, prompt_key
 from trainshed.data.jsonl import write_jsonl
 from trainshed.data.loading import load_rows
+from trainshed.data.reading import read_checked
 from trainshed.errors import ConfigError, DataError
 
 
@@ -128,8 +129,9 @@ def test_mixtures(tmp_path):
     loaded = load_rows(again, accepts=("prompt-completion",), seed=1)
     assert sum(row["prompt"].startswith("q") for row in loaded.rows("train")) == 150
     assert any("each 5.0 times" in note for note in loaded.notes)
-    kto = load_rows(DataSection(mixture=mixture[:1] * 2), accepts=("unpaired",))
-    assert one_class_batches(kto.rows("train"), 8) == []
+    kto = load_rows(DataSection(mixture=mixture[:1] * 2), accepts=("unpaired",), batch_size=2)
+    assert len(kto.rows("train")) == 120
+    assert one_class_batches(kto.rows("train"), 2) == []
 
 
 def test_sources_that_do_not_go_together(tmp_path):
@@ -238,6 +240,16 @@ def test_a_column_that_some_rows_lack_is_not_lost(tmp_path):
     write_jsonl(tmp_path / "a.jsonl", rows)
     loaded = load_rows(DataSection(dataset_name=str(tmp_path / "a.jsonl")), accepts=("prompt",))
     assert loaded.dataset("train")[1] == {"prompt": "b", "answer": "4"}
+
+
+def test_an_empty_split_is_told(tmp_path):
+    write_jsonl(tmp_path / "train.jsonl", pairs(2))
+    (tmp_path / "validation.jsonl").write_text("")
+    with pytest.raises(DataError, match="the dataset is empty") as caught:
+        load_rows(DataSection(dataset_name=str(tmp_path)))
+    assert caught.value.where == f"{tmp_path}, split validation"
+    with pytest.raises(DataError, match="the dataset is empty"):
+        read_checked([], where="nowhere")
 
 
 def test_nothing_named():

@@ -1,6 +1,7 @@
 """Rows of a run: loaded, looked at, and stopped where they are certainly wrong."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -69,10 +70,13 @@ def test_rows_that_a_trainer_would_drop_go_before_batches_are_formed(tmp_path, t
         for n in range(16)
     ]
     write_jsonl(tmp_path / "a.jsonl", rows)
-    arguments = {"max_length": 24}
-    loaded = prepare_rows(run("kto", tmp_path / "a.jsonl", arguments), tokenizer)
-    assert len(loaded.rows("train")) == len(loaded.places["train"]) == 24
-    assert one_class_batches(loaded.rows("train"), 4) == []
+    arguments = {"max_length": 24, "per_device_train_batch_size": 3}
+    for seed in range(8):
+        config = run("kto", tmp_path / "a.jsonl", arguments)
+        config = replace(config, execution=ExecutionSection(algorithm="kto", seed=seed))
+        loaded = prepare_rows(config, tokenizer)
+        assert len(loaded.rows("train")) == len(loaded.places["train"]) == 24
+        assert one_class_batches(loaded.rows("train"), 3) == []
     assert "train: 8 rows are left out" in capsys.readouterr().err
     with pytest.raises(DataError, match="answer_cut"):
         prepare_rows(run("kto", tmp_path / "a.jsonl", {"max_length": 2}), tokenizer)

@@ -82,21 +82,26 @@ _columns = click.option(
 @click.pass_context
 def inspect(ctx: click.Context, /, source: str, **options: Any) -> None:
     """Inspect a configuration's data or a dataset."""
-    report = _inspected(source, options, ctx.obj.imports if ctx.obj else ())
+    report, tolerate = _inspected(source, options, ctx.obj.imports if ctx.obj else ())
     if options["as_json"]:
         click.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     else:
         _print(report)
-    if report.certain():
+    if report.certain(tolerate):
         ctx.exit(1)
 
 
-def _inspected(source: str, options: Mapping[str, Any], imports: tuple[str, ...]) -> "DataReport":
+def _inspected(
+    source: str, options: Mapping[str, Any], imports: tuple[str, ...]
+) -> tuple["DataReport", list[str]]:
+    """Return the report on a source, and the findings that its configuration tolerates."""
     from trainshed.config.schema import DataSection
 
     values: dict[str, Any] = {}
     algorithm, tokenizer, seed = options["algorithm"], options["tokenizer"], 0
     if source.endswith(_CONFIGURATIONS):
+        if options["columns"]:
+            raise click.UsageError("--columns is for a dataset; a configuration has data.columns")
         run = _training_run(Path(source), options["run_name"], imports)
         section, seed = run.data, run.execution.seed
         algorithm = algorithm or run.execution.algorithm
@@ -105,6 +110,8 @@ def _inspected(source: str, options: Mapping[str, Any], imports: tuple[str, ...]
             values = {**run.training.own.model_dump(), **run.training.arguments}
         _refuse_references(section, tokenizer)
     else:
+        if options["run_name"]:
+            raise click.UsageError("--run is for a configuration")
         section = DataSection(dataset_name=source, columns=options["columns"])
     if options["max_length"]:
         values = {**values, "max_length": options["max_length"], "block_size": options["max_length"]}
@@ -124,7 +131,7 @@ def _inspected(source: str, options: Mapping[str, Any], imports: tuple[str, ...]
 
         words = load_tokenizer(tokenizer)
     treatment = treatment_of(algorithm, values, loaded.format)
-    return inspect_rows(loaded, words, treatment, shown=options["rows"])
+    return inspect_rows(loaded, words, treatment, shown=options["rows"]), section.tolerate
 
 
 def _training_run(path: Path, name: str | None, imports: tuple[str, ...]) -> "RunConfig":

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
+
 from trainshed.config.yaml_source import KeyPath
 
 
@@ -126,10 +128,16 @@ def takes_booleans(annotation: Any) -> bool:
 
 
 def as_field_value(value: Any, annotation: Any) -> Any:
-    """Return a value as its field takes it: a single word where only a list is taken is a list of one."""
-    if value is None or isinstance(value, list | dict) or takes_scalars(annotation):
+    """Return a value as its field takes it: a single item where only a list is taken is a list of one."""
+    if value is None or isinstance(value, list) or takes_scalars(annotation):
+        return value
+    if isinstance(value, dict) and not any(_is_section(item) for item in typing.get_args(annotation)):
         return value
     return [value]
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 Assignment = Mapping[KeyPath, int]

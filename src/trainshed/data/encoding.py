@@ -6,6 +6,7 @@ template, the prompt with the mark that lets the model speak (`trl` 1.16: ``_pre
 trainers). Left out: what is wrong with the result (`inspection`).
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -279,11 +280,12 @@ class _Writer:
         from jinja2.exceptions import TemplateError
 
         row = self.rows[number] if number is not None else {}
+        tools = self._tools(row, number)
         try:
             return self.tokenizer.apply_chat_template(
                 list(conversations),
                 chat_template=self.treatment.chat_template,
-                tools=row.get("tools") or None,
+                tools=tools,
                 **row.get("chat_template_kwargs", {}),
                 **options,
             )
@@ -292,4 +294,18 @@ class _Writer:
                 f"the chat template does not take the conversation: {error}",
                 where=self.places[number] if number is not None else None,
                 fix="turns as the template expects them, or another chat template",
+            ) from error
+
+    def _tools(self, row: Row, number: int | None) -> Any:
+        """Return the tools of a row; a table, which has no column of any functions, holds them as JSON."""
+        tools = row.get("tools") or None
+        if number is None or not isinstance(tools, str):
+            return tools
+        try:
+            return json.loads(tools)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"the tools are not valid JSON: {error.msg}",
+                where=f"{self.places[number]}, column 'tools'",
+                fix="a list of functions, or such a list as JSON",
             ) from error

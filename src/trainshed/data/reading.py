@@ -4,12 +4,13 @@ Left out: opening sources (`rows`), and splits and mixtures (`loading`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 from trainshed.config.formats import COLUMNS
 from trainshed.data.conversion import CONVERSIONS, Placed
-from trainshed.data.foreign import NOTES, foreign_layout, translate
+from trainshed.data.foreign import NOTES, Layout, foreign_layout, translate
 from trainshed.data.formats import (
     KEPT_COLUMNS,
     NOT_KEPT,
@@ -38,7 +39,7 @@ def read_checked(
     Parameters
     ----------
     rows
-        (place, row) pairs, at least one.
+        (place, row) pairs.
     where
         The dataset, for messages.
     columns
@@ -53,48 +54,65 @@ def read_checked(
     Raises
     ------
     DataError
-        Names the row that does not fit the first one, or whose values are wrong.
+        When there is no row; names the row that does not fit the first one, or whose values are wrong.
     """
     iterator = iter(rows)
-    first_place, first = next(iterator)
-    columns = columns or {}
-    _check_columns(columns, first, first_place)
+    first = next(iterator, None)
+    if first is None:
+        raise DataError("the dataset is empty", where=where, fix="give a dataset that has rows")
+    layout, notes = _layout_of(first, columns or {}, where, conversational=conversational)
+    place, ours = first[0], layout.ours(*first)
+    there = _present(ours)
+    name = choose_format(there, accepts=accepts, convertible=CONVERSIONS, wanted=wanted, where=place)
+    fmt = recognise_row(there, name, place)
+    if like is not None and fmt != like:
+        raise DataError(
+            f"the split holds rows of the format {fmt}, the training rows are {like}",
+            where=place,
+            fix="the same columns in every split",
+        )
+    if left_out := _left_out(ours, fmt):
+        notes.append(f"{where}: left out, as rows of this format have no use for them: {left_out}")
+    if others := [other for other in fitting_formats(there) if other != name]:
+        notes.append(f"{where}: read as {fmt}; its columns also make {', '.join(others)}")
+    checked = [
+        (place, check_row(layout.ours(place, row), fmt, place)) for place, row in chain([first], iterator)
+    ]
+    return checked, fmt, notes
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How the rows of a dataset become ours, as its first row tells."""
+
+    columns: Mapping[str, str]
+    foreign: Layout | None
+    turns: bool
+    conversational: bool
+
+    def ours(self, place: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a row under our names."""
+        made: Mapping[str, Any] = _renamed(row, self.columns)
+        if self.foreign:
+            made = translate(made, self.foreign, place, conversational=self.conversational)
+        return answers_to_turns(made) if self.turns else made
+
+
+def _layout_of(
+    first: tuple[str, Mapping[str, Any]], columns: Mapping[str, str], where: str, *, conversational: bool
+) -> tuple[_Layout, list[str]]:
+    """Return how rows become ours, and what is to be said about it."""
+    _check_columns(columns, first[1], first[0])
     notes: list[str] = []
-    renamed = _renamed(first, columns)
-    layout = None if fitting_formats(_present(renamed)) else foreign_layout(_present(renamed))
-    if layout:
-        kind = f"{layout}-messages" if layout == "alpaca" and conversational else layout
+    renamed = _renamed(first[1], columns)
+    foreign = None if fitting_formats(_present(renamed)) else foreign_layout(_present(renamed))
+    if foreign:
+        kind = f"{foreign}-messages" if foreign == "alpaca" and conversational else foreign
         notes.append(f"{where}: {NOTES[kind]}")
     turns = isinstance(renamed.get("prompt"), list) and answers_to_turns(renamed) != renamed
     if turns:
         notes.append(f"{where}: the prompts are conversations: each answer becomes a turn of the assistant")
-    fmt: RowFormat | None = None
-    checked: list[Placed] = []
-    for place, row in chain([(first_place, first)], iterator):
-        ours: Mapping[str, Any] = _renamed(row, columns)
-        if layout:
-            ours = translate(ours, layout, place, conversational=conversational)
-        if turns:
-            ours = answers_to_turns(ours)
-        if fmt is None:
-            ours_there = _present(ours)
-            name = choose_format(
-                ours_there, accepts=accepts, convertible=CONVERSIONS, wanted=wanted, where=place
-            )
-            fmt = recognise_row(ours_there, name, place)
-            if like is not None and fmt != like:
-                raise DataError(
-                    f"the split holds rows of the format {fmt}, the training rows are {like}",
-                    where=place,
-                    fix="the same columns in every split",
-                )
-            if left_out := _left_out(ours, fmt):
-                notes.append(f"{where}: left out, as rows of this format have no use for them: {left_out}")
-            if others := [other for other in fitting_formats(ours_there) if other != name]:
-                notes.append(f"{where}: read as {fmt}; its columns also make {', '.join(others)}")
-        checked.append((place, check_row(ours, fmt, place)))
-    assert fmt is not None
-    return checked, fmt, notes
+    return _Layout(columns, foreign, turns, conversational), notes
 
 
 def _check_columns(columns: Mapping[str, str], row: Mapping[str, Any], where: str) -> None:
