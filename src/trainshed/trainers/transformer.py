@@ -212,7 +212,7 @@ class ClassifierTrainer(TransformersTrainer):
         ):
             return
         name = str(self.arguments.get("metric_for_best_model") or self.task.headline).removeprefix("eval_")
-        known = [*self.task.metric_names, *(f"f1/{label}" for label in self.task.names)]
+        known = [*self.task.metric_names, *self.task.label_metrics(self._eval or [])]
         if name not in known:
             raise ConfigError(
                 f"no evaluation gives the metric {name!r}",
