@@ -144,6 +144,10 @@ class ClassifierTrainer(TransformersTrainer):
         """Return the sum of the weights in `loss_sum`."""
         return self.task.weight(batch)
 
+    def deciding_parameters(self) -> dict[str, Any]:
+        """Return the parameters; how the result is calibrated afterwards does not count."""
+        return self.parameters.model_dump(mode="json", exclude={"calibration"})
+
     def train(self) -> TrainResult:
         """Train, or go on from the last checkpoint, and then fit the temperature if one is wanted."""
         result = super().train()

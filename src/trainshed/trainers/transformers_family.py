@@ -138,6 +138,10 @@ class TransformersTrainer(Trainer):
     def before_training(self, loop: Loop) -> None:
         """Do what must be done when the loop is ready, such as adding callbacks."""
 
+    def deciding_parameters(self) -> dict[str, Any]:
+        """Return the algorithm's own parameters that a checkpoint is to be recognised by, JSON-able."""
+        return {}
+
     def save_state(self, path: Path) -> None:
         """Write what a checkpoint must hold besides the module's weights (on the main process too)."""
 
@@ -300,9 +304,11 @@ class TransformersTrainer(Trainer):
 
     def _fingerprint(self) -> str:
         """Return what recognises this training: first weights, data, arguments that decide, and seed."""
+        own = self.deciding_parameters()
         return digest_text(
             canonical_json(
                 {
+                    **({"own": own} if own else {}),
                     "weights": weights_hash(self.module),
                     "trainable": [name for name, p in self.module.named_parameters() if p.requires_grad],
                     "examples": len(self.train_data()),
