@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         UnknownNameError,
     )
     from trainshed.evaluation.pipeline import evaluate_rag_pipeline
+    from trainshed.models.classifier import Classifier
     from trainshed.rag.building import build_store
     from trainshed.rag.generator import Generator
     from trainshed.rag.retriever import Retriever
@@ -38,9 +39,12 @@ if TYPE_CHECKING:
     from trainshed.trainers.lsr import HuggingFaceTrainerForLSR
     from trainshed.trainers.manager import HuggingFaceRAGTrainerManager
     from trainshed.trainers.ralt import HuggingFaceTrainerForRALT
+    from trainshed.trainers.transformer import ClassifierTrainer
 
 _MODULES = {
     "CheckpointError": "errors",
+    "Classifier": "models.classifier",
+    "ClassifierTrainer": "trainers.transformer",
     "ConfigError": "errors",
     "DataError": "errors",
     "Generator": "rag.generator",
@@ -74,6 +78,8 @@ _MODULES = {
 
 __all__ = [
     "CheckpointError",
+    "Classifier",
+    "ClassifierTrainer",
     "ConfigError",
     "DataError",
     "Generator",

@@ -156,6 +156,8 @@ def test_evaluating(configured, store, parts):
         assert seen - SETTINGS <= declared(context.config)
 
 
+#: trainers of TRL
+OFFLINE, JUDGED = ("cpo", "dpo", "kto", "orpo", "reward", "sft"), ("grpo", "rloo")
 OWN = {
     "bco": [{"max_length": 64}],
     "nash_md": [{"rewards": ["exact_match"], "rollout_batch_size": 2, "max_new_tokens": 2}],
@@ -165,16 +167,16 @@ OWN = {
     "rag": [{"mode": "both"}, {"mode": "generator"}],
     "pretrain": [{"block_size": 64}],
     "ppo": [{"rewards": ["exact_match"], "rollout_batch_size": 2, "max_new_tokens": 2}],
-    **dict.fromkeys(("cpo", "dpo", "kto", "orpo", "reward", "sft"), [{}]),
-    **dict.fromkeys(("grpo", "rloo"), [{"rewards": ["exact_match"]}]),
+    **{name: [{}] for name in OFFLINE},
+    **{name: [{"rewards": ["exact_match"]}] for name in JUDGED},
     "transformer": [
         {"max_length": 32, "chunk_overlap": 4, "text_column": "query", "calibration": "temperature"}
     ],
 }
 PAIRS = {"columns": {"prompt": "query", "chosen": "response", "rejected": "id"}}
 COLUMNS = {
-    **dict.fromkeys(("cpo", "dpo", "kto", "orpo", "reward"), PAIRS),
-    **dict.fromkeys(("grpo", "rloo"), {"columns": {"prompt": "query", "answer": "response"}}),
+    **{name: PAIRS for name in OFFLINE},
+    **{name: {"columns": {"prompt": "query", "answer": "response"}} for name in JUDGED},
     "sft": {"columns": {"prompt": "query", "completion": "response"}},
     "transformer": {"columns": {"label": "kind"}},
     "bco": PAIRS,
@@ -194,13 +196,14 @@ ANSWERING = {
     "pretrain": set(),
     "ppo": set(),
     "transformer": set(),
-    **dict.fromkeys(("cpo", "dpo", "grpo", "kto", "orpo", "reward", "rloo", "sft"), set()),
+    **{name: set() for name in (*OFFLINE, *JUDGED)},
 }
 MORE_ARGUMENTS = {
-    **dict.fromkeys(("cpo", "dpo", "kto", "orpo", "reward", "sft"), {"bf16": False, "max_length": 64}),
-    **dict.fromkeys(
-        ("grpo", "rloo"), {"bf16": False, "beta": 0.1, "num_generations": 2, "max_completion_length": 2}
-    ),
+    **{name: {"bf16": False, "max_length": 64} for name in OFFLINE},
+    **{
+        name: {"bf16": False, "beta": 0.1, "num_generations": 2, "max_completion_length": 2}
+        for name in JUDGED
+    },
 }
 
 

@@ -19,7 +19,7 @@ from trainshed.config.schema import DataSection, ModelSection
 from trainshed.config.trainers.transformer import TransformerParameters
 from trainshed.data.jsonl import write_jsonl
 from trainshed.data.labelled import LabelledExample, SpanExample, WordsExample
-from trainshed.errors import ConfigError, DataError
+from trainshed.errors import CheckpointError, ConfigError, DataError
 from trainshed.models.classifier import Classifier
 from trainshed.models.encoders import weights_hash
 from trainshed.models.pooling import class_log_probs
@@ -228,6 +228,13 @@ def test_the_best_checkpoint_is_chosen_by_the_named_metric(tmp_path):
         assert len(set(values)) > 1
         assert result.metrics["eval/best"] == better(values)
         assert made.evaluate()[key] == better(values)
+    with pytest.raises(ConfigError, match="'f1/pink'"):
+        trainer(arguments={**arguments, "metric_for_best_model": "f1/pink"})
+    named = trainer(arguments={**arguments, "metric_for_best_model": "eval_f1/red"}).arguments
+    assert (named["metric_for_best_model"], named["greater_is_better"]) == ("f1/red", True)
+    words = trainer(tagged(20, 0), tagged(20, 1), own={"task": "token"}, arguments=arguments)
+    assert words.arguments["metric_for_best_model"] == "entity_f1"
+    assert words.task.label_metrics(words.eval_data()) == {"f1/NAME"}
     with pytest.raises(ConfigError, match="'macro_f2'"):
         trainer(arguments={**arguments, "metric_for_best_model": "macro_f2"})
 
@@ -246,11 +253,14 @@ def test_killed_and_resumed_ends_the_same(tmp_path, section):
         hashes.append((weights_hash(made.model), result, made.task.temperature))
     assert hashes[0] == hashes[1]
     assert result.steps == 16
+    other = trainer(arguments=arguments, section=section, own={"class_weights": "balanced"}, **more)
+    with pytest.raises(CheckpointError, match="another training"):
+        other.train()
 
 
 def test_adapters_learn_with_the_head_and_are_merged_when_saved(tmp_path):
     section = {"use_peft": True, "lora_r": 8, "lora_dropout": 0.0, "lora_alpha": 32}
-    made = trainer(section=section, arguments={"learning_rate": 1e-2, "num_train_epochs": 14})
+    made = trainer(section=section, arguments={"learning_rate": 1e-2, "num_train_epochs": 12})
     frozen = {name: p.clone() for name, p in made.model.named_parameters() if not p.requires_grad}
     head = {
         name: p.clone()
@@ -425,7 +435,7 @@ def test_several_labels_are_learned(trained, tmp_path):
     after = made.evaluate()
     assert before["eval/micro_f1"] < 0.9
     assert after["eval/micro_f1"] > 0.9
-    assert after["eval/average_precision"] > 0.95
+    assert after["eval/average_precision"] > max(0.85, before["eval/average_precision"])
     assert set(made.task.metric_names) == {name.removeprefix("eval/") for name in after if "eval/" in name}
     made.save(tmp_path)
     made.write_report(tmp_path)
@@ -483,9 +493,9 @@ def test_every_word_is_learned_once_at_its_first_token():
 
 
 def test_answers_are_found_in_windows(tmp_path):
-    own = {"task": "extractive_qa", "max_length": 20, "chunk_overlap": 6}
+    own = {"task": "extractive_qa", "max_length": 16, "chunk_overlap": 5}
     arguments = {"num_train_epochs": 12, "learning_rate": 5e-3}
-    made = trainer(asked(300, 0, words=16), asked(60, 1, words=16), own=own, arguments=arguments)
+    made = trainer(asked(240, 0, words=12), asked(60, 1, words=12), own=own, arguments=arguments)
     assert max(len(row.windows) for row in made.train_data()) > 1
     before = made.evaluate()
     made.train()

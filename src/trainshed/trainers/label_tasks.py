@@ -8,7 +8,7 @@ them. Several labels: binary cross-entropy, where a label's weight is that of th
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ class LabelTask(TextTask):
         As for `TextTask`.
     """
 
-    headline: ClassVar[str] = "macro_f1"
+    headline: str = "macro_f1"
 
     def __init__(
         self, *more: Any, weights: Sequence[float] | None = None, smoothing: float = 0.0, **named: Any
@@ -53,6 +53,10 @@ class LabelTask(TextTask):
     def metric_names(self) -> tuple[str, ...]:
         """Names of the metrics that every evaluation gives."""
         return ("loss", "accuracy", "macro_f1", "ece", "nll", "brier")
+
+    def label_metrics(self, rows: Sequence[TextRow]) -> set[str]:
+        """Return names of further metrics that evaluating these rows gives, one a label."""
+        return {f"f1/{label}" for row in rows for label in row.example.labels}
 
     def rows(self, examples: Sequence[LabelledExample]) -> list[TextRow]:
         """Return examples as the model reads them; an unknown label is an error that names its row."""
@@ -137,7 +141,7 @@ class LabelTask(TextTask):
 class MultiLabelTask(LabelTask):
     """Texts with any number of labels each; see `LabelTask` for the arguments."""
 
-    headline: ClassVar[str] = "micro_f1"
+    headline: str = "micro_f1"
 
     @property
     def metric_names(self) -> tuple[str, ...]:

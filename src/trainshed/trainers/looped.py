@@ -107,6 +107,10 @@ class LoopedTrainer(Trainer):
     def before_training(self, loop: ExactTraining) -> None:
         """Do what must be done when the loop is ready, such as adding callbacks."""
 
+    def deciding_parameters(self) -> dict[str, Any]:
+        """Return the algorithm's own parameters that a checkpoint is to be recognised by, JSON-able."""
+        return {}
+
     def save_state(self, path: Path) -> None:
         """Write what a checkpoint must hold besides the module's weights (on the main process too)."""
 
@@ -250,6 +254,7 @@ class LoopedTrainer(Trainer):
                     "trainable": [name for name, p in self.module.named_parameters() if p.requires_grad],
                     "examples": len(self.train_data()),
                     "arguments": argument_rules.deciding_arguments(self.arguments),
+                    "parameters": self.deciding_parameters(),
                     "seed": self.seed,
                     "algorithm": self.algorithm,
                 }

@@ -7,7 +7,7 @@ are.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ class SpanTask(TextTask):
         Whether an empty answer may be right, as where the training data has questions without one.
     """
 
-    headline: ClassVar[str] = "f1"
+    headline: str = "f1"
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, reading: Reading, *, answerless: bool = False

@@ -69,7 +69,7 @@ class TextTask(ABC):
     """
 
     #: metric that the best checkpoint is chosen by where the user names none
-    headline: ClassVar[str]
+    headline: str
     #: metrics that are better when they are smaller
     smaller_is_better: ClassVar[frozenset[str]] = frozenset({"loss", "nll", "ece", "brier"})
 
@@ -83,6 +83,10 @@ class TextTask(ABC):
     @abstractmethod
     def metric_names(self) -> tuple[str, ...]:
         """Names of the metrics that every evaluation gives."""
+
+    def label_metrics(self, rows: Sequence["TextRow"]) -> set[str]:
+        """Return names of further metrics that evaluating these rows gives, one a label."""
+        return set()
 
     @abstractmethod
     def rows(self, examples: Sequence[Any]) -> list[TextRow]:

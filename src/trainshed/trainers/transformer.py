@@ -144,6 +144,10 @@ class ClassifierTrainer(TransformersTrainer):
         """Return the sum of the weights in `loss_sum`."""
         return self.task.weight(batch)
 
+    def deciding_parameters(self) -> dict[str, Any]:
+        """Return the parameters; how the result is calibrated afterwards does not count."""
+        return self.parameters.model_dump(mode="json", exclude={"calibration"})
+
     def train(self) -> TrainResult:
         """Train, or go on from the last checkpoint, and then fit the temperature if one is wanted."""
         result = super().train()
@@ -212,7 +216,7 @@ class ClassifierTrainer(TransformersTrainer):
         ):
             return
         name = str(self.arguments.get("metric_for_best_model") or self.task.headline).removeprefix("eval_")
-        known = [*self.task.metric_names, *(f"f1/{label}" for label in self.task.names)]
+        known = [*self.task.metric_names, *self.task.label_metrics(self._eval or [])]
         if name not in known:
             raise ConfigError(
                 f"no evaluation gives the metric {name!r}",

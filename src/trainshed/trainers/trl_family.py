@@ -136,6 +136,10 @@ class TRLTrainer(LoopedTrainer):
         """Return the held-out rows."""
         return self._eval
 
+    def deciding_parameters(self) -> dict[str, Any]:
+        """Return what the algorithm takes besides TRL's arguments."""
+        return dict(self.parameters.model_dump(mode="json"))
+
     def objects(self) -> dict[str, Any]:
         """Return what TRL's constructor gets besides model, arguments, data and tokenizer."""
         return {}

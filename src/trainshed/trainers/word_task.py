@@ -5,7 +5,7 @@ only, and predicted from the mean of its logits. Left out: labels of whole texts
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from trainshed.data.labelled import WordsExample, check_labels
 from trainshed.errors import ConfigError, DataError
 from trainshed.evaluation.classification import accuracy, macro_f1
-from trainshed.evaluation.entities import entity_metrics, is_bio
+from trainshed.evaluation.entities import OUTSIDE, entity_metrics, is_bio
 from trainshed.models.task_models import Reading
 from trainshed.models.windows import Window, encode, window
 from trainshed.trainers.text_task import Outcome, TextRow, TextTask, split_by_owner
@@ -37,7 +37,7 @@ class WordTask(TextTask):
         Share of the target that is spread over all labels.
     """
 
-    headline: ClassVar[str] = "macro_f1"
+    headline: str = "macro_f1"
 
     def __init__(
         self,
@@ -57,12 +57,19 @@ class WordTask(TextTask):
             )
         self.weights = torch.tensor(weights or [1.0] * len(self.names))
         self.smoothing = smoothing
+        if is_bio(self.names):
+            self.headline = "entity_f1"
 
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Names of the metrics that every evaluation gives."""
         plain = ("loss", "accuracy", "macro_f1")
         return (*plain, "entity_precision", "entity_recall", "entity_f1") if is_bio(self.names) else plain
+
+    def label_metrics(self, rows: Sequence[TextRow]) -> set[str]:
+        """Return names of further metrics that evaluating these rows gives, one a type of entity."""
+        found = {label for row in rows for label in row.example.labels}
+        return {f"f1/{label[2:]}" for label in found if is_bio(self.names) and label != OUTSIDE}
 
     def rows(self, examples: Sequence[WordsExample]) -> list[TextRow]:
         """Return examples as the model reads them; an unknown label is an error that names its row."""
