@@ -320,7 +320,13 @@ def test_the_value_learns_what_a_prompt_is_worth(make):
         return [float(prompt.split()[0] in ("k0", "k1", "k2", "k3")) for prompt in prompts]
 
     arguments = {"per_device_train_batch_size": 64, "gradient_accumulation_steps": 1, "max_steps": 160}
-    own = {"rollout_batch_size": 128, "ppo_epochs": 4, "vf_coef": 1.0, "kl_coef": 0.0, "clip_range_value": None}
+    own = {
+        "rollout_batch_size": 128,
+        "ppo_epochs": 4,
+        "vf_coef": 1.0,
+        "kl_coef": 0.0,
+        "clip_range_value": None,
+    }
     history = make(own, rewards=by_prompt, arguments={**arguments, "logging_steps": 8}).train().history
     told = [row["ppo/explained_variance"] for row in history if "ppo/explained_variance" in row]
     assert told[0] == pytest.approx(0.0, abs=1e-6)
