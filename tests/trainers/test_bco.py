@@ -179,17 +179,18 @@ def test_the_built_in_questions_have_wrong_answers(monkeypatch):
 
     examples = [
         RagExample("a?", "1", kind="x"),
-        RagExample("b?", "1", kind="x"),
-        RagExample("c?", "2", kind="x", answers=("2", "1")),
-        RagExample("d?", "3", kind="y"),
+        RagExample("b?", "2", kind="x"),
+        RagExample("c?", "3", kind="y", answers=("3", "1")),
     ]
     monkeypatch.setattr("trainshed.data.judged.builtin_split", lambda split: examples)
     found = read_judged(DataSection(dataset_name="builtin"), "train")
-    told = [(row.prompt, row.completion, row.label) for row in found]
-    # nothing else is known of the kind y, and everything of the kind x is right for c
+    told = [(row.prompt[10:12], row.completion, row.label) for row in found]
+    # of another kind, and for c not the first answer, which is right there too
     assert told == [
-        ("Question: a?\nAnswer:", " 1", True),
-        ("Question: a?\nAnswer:", " 2", False),
-        ("Question: b?\nAnswer:", " 1", True),
-        ("Question: b?\nAnswer:", " 2", False),
+        ("a?", " 1", True),
+        ("a?", " 3", False),
+        ("b?", " 2", True),
+        ("b?", " 3", False),
+        ("c?", " 3", True),
+        ("c?", " 2", False),
     ]

@@ -3,7 +3,6 @@
 Left out: conversion between other formats.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -11,6 +10,7 @@ from typing import Any
 
 from trainshed.config.schema import DataSection
 from trainshed.data.builtin import builtin_split
+from trainshed.data.examples import RagExample
 from trainshed.data.rows import has_split, open_rows
 from trainshed.errors import ConfigError, DataError
 
@@ -70,7 +70,7 @@ def as_judged(rows: Iterable[Any], what: str = "the rows given") -> list[JudgedC
 
 
 def read_judged(section: DataSection, split: str) -> list[JudgedCompletion]:
-    """Read the judged completions of a split; ``builtin`` is questions with a right and a wrong answer.
+    """Read the judged completions of a split; ``builtin`` is questions, each with a right answer and one of a wrong kind.
 
     Raises
     ------
@@ -122,17 +122,19 @@ def _is_text(value: Any) -> bool:
 
 
 def _builtin(split: str) -> Iterator[dict[str, str]]:
-    """Yield questions with their answer and the next other answer to a question of the same kind."""
+    """Yield questions with their answer and the next one that answers a question of another kind.
+
+    What kind of answer a question wants can be learned from its words; which answer of that kind is right
+    cannot be without the passages.
+    """
     examples = builtin_split(split)
-    kinds: dict[str, list[str]] = defaultdict(list)
-    for example in examples:
-        kinds[example.kind].append(example.response)
-    places: dict[str, int] = defaultdict(int)
-    for example in examples:
-        answers, at = kinds[example.kind], places[example.kind]
-        places[example.kind] += 1
-        following = [*answers[at + 1 :], *answers[:at]]
-        wrong = next((answer for answer in following if answer not in example.accepted), None)
+    for place, example in enumerate(examples):
+        others = (*examples[place + 1 :], *examples[:place])
+        wrong = next((e.response for e in others if _is_wrong(e, example)), None)
         if wrong is not None:
             prompt = _QUESTION.format(query=example.query)
             yield {"prompt": prompt, "chosen": f" {example.response}", "rejected": f" {wrong}"}
+
+
+def _is_wrong(other: RagExample, example: RagExample) -> bool:
+    return other.kind != example.kind and other.response not in example.accepted
