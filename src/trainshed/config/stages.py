@@ -34,11 +34,15 @@ from trainshed.errors import UnknownNameError, nearest
 from trainshed.registry import STAGES, TRAINER_PARAMETERS
 
 #: sections that the design has and this version does not
-PLANNED_SECTIONS = frozenset({"agents", "federation", "protocol", "scenario", "slurm"})
+PLANNED_SECTIONS = frozenset({"agents", "federation", "protocol", "scenario"})
 #: keys of ``execution`` that the design has and this version does not
-PLANNED_KEYS = frozenset({"distributed_config", "launcher", "sweep", "venv"})
+PLANNED_KEYS = frozenset({"launcher", "sweep"})
+#: what says how jobs run on a cluster, for which this version writes none: it changes no result, so a
+#: configuration that has it is taken, with a note
+CLUSTER_SECTION, CLUSTER_KEYS = "slurm", frozenset({"distributed_config", "venv"})
 
 NOT_AVAILABLE = "is not available in this version"
+NOT_WRITTEN = "this version does not write; here it has no effect"
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _SECTION_NAMES = (*SECTIONS, "training", "environment")
 
@@ -143,7 +147,9 @@ class StageReader:
     def _section_names(self, prefix: KeyPath, data: Mapping[str, Any], others: set[str]) -> None:
         for name, content in data.items():
             path = (*prefix, name)
-            if name in PLANNED_SECTIONS:
+            if name == CLUSTER_SECTION and (content is None or isinstance(content, dict)):
+                self._of_a_cluster(path)
+            elif name in PLANNED_SECTIONS:
                 self._add(f"the section {name!r} {NOT_AVAILABLE}", path, "leave it out")
             elif name not in _SECTION_NAMES and name not in others:
                 known = sorted({*_SECTION_NAMES, *others})
@@ -209,7 +215,15 @@ class StageReader:
         for draft in stage.drafts():
             self.problems += draft.check_each()
 
+    def _of_a_cluster(self, path: KeyPath) -> None:
+        note = f"{self.document.place(path)}: {dotted(path)} is for jobs on a cluster, which {NOT_WRITTEN}"
+        if note not in self.notes:
+            self.notes.append(note)
+
     def _without_planned(self, values: dict[str, Any], locate: Any) -> dict[str, Any]:
+        for key in sorted(CLUSTER_KEYS & values.keys()):
+            self._of_a_cluster(locate(("execution", key)))
+        values = {key: value for key, value in values.items() if key not in CLUSTER_KEYS}
         for key in sorted(PLANNED_KEYS & values.keys()):
             self._add(f"execution.{key} {NOT_AVAILABLE}", locate(("execution", key)), "leave it out")
         return {key: value for key, value in values.items() if key not in PLANNED_KEYS}

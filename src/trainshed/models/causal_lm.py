@@ -21,7 +21,7 @@ from trainshed.models.precision import resolve_device, resolve_dtype
 from trainshed.models.quiet import no_library_bars
 
 #: what the libraries raise for a model that they cannot load
-LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
+LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError)
 _ADAPTER_CONFIG = "adapter_config.json"
 _HEADS = r"(.*\.)?(classifier|score|qa_outputs)(\..*)?"
 

@@ -219,7 +219,8 @@ class LoopedTrainer(Trainer):
             raise ConfigError(
                 "there is no data to evaluate on while training",
                 where="training.eval_strategy",
-                fix="give an evaluation dataset, or eval_strategy: no",
+                fix="give an evaluation dataset (data.validation_fraction: 0.1 holds rows out), or "
+                "eval_strategy: no",
             )
         if not any(parameter.requires_grad for parameter in self.module.parameters()):
             raise ConfigError("every weight is frozen: there is nothing to train", where=self.algorithm)
