@@ -1,8 +1,8 @@
 """Do the policy trainers learn? Held-out reward and KL of PPO, XPO and Nash-MD, over seeds.
 
 The task is constructed so that what is right can be checked and no data is needed: a prompt names some of
-eight choices, the first of which is right (``k3 k1 k6 k0 :`` wants ``k3``). A tiny Llama first learns to answer
-with any one of them, so that it begins at chance; then each trainer sees rewards alone. Prompts it is
+eight choices, the first of which is right (``k3 k1 k6 k0 :`` wants ``k3``). A tiny Llama first learns to
+answer with any one of them, so that it begins at chance; then each trainer sees rewards alone. Prompts it is
 measured on are in no training. The control is the same training with a reward that says nothing, which could
 win only if the measurement were broken.
 
@@ -43,7 +43,7 @@ RUNS: dict[str, tuple[Any, Any, dict[str, Any], dict[str, Any]]] = {
         PPOTrainer,
         PPOParameters,
         {"rollout_batch_size": 128, "ppo_epochs": 4, "kl_coef": 0.02},
-        {"max_steps": 600, "learning_rate": 3e-3, "lr_scheduler_type": "linear"},
+        {"max_steps": 1200, "learning_rate": 3e-3, "lr_scheduler_type": "linear"},
     ),
     "xpo": (
         XPOTrainer,
