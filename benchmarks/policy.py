@@ -1,10 +1,10 @@
 """Do the policy trainers learn? Held-out reward and KL of PPO, XPO and Nash-MD, over seeds.
 
 The task is constructed so that what is right can be checked and no data is needed: a prompt names some of
-eight choices, the first of which is right (``k3 k1 k6 :`` wants ``k3``). A tiny Llama first learns to answer with any
-one of them, so that it begins at chance; then each trainer sees rewards alone. Prompts it is measured on are
-in no training. The control is the same training with a reward that says nothing, which could win only if the
-measurement were broken.
+eight choices, the first of which is right (``k3 k1 k6 k0 :`` wants ``k3``). A tiny Llama first learns to
+answer with any one of them, so that it begins at chance; then each trainer sees rewards alone. Prompts it is
+measured on are in no training. The control is the same training with a reward that says nothing, which could
+win only if the measurement were broken.
 
     python benchmarks/policy.py --seeds 3
 
@@ -43,19 +43,19 @@ RUNS: dict[str, tuple[Any, Any, dict[str, Any], dict[str, Any]]] = {
         PPOTrainer,
         PPOParameters,
         {"rollout_batch_size": 128, "ppo_epochs": 4, "kl_coef": 0.02},
-        {"max_steps": 300, "learning_rate": 3e-3, "lr_scheduler_type": "linear"},
+        {"max_steps": 1200, "learning_rate": 3e-3, "lr_scheduler_type": "linear"},
     ),
     "xpo": (
         XPOTrainer,
         XPOParameters,
         {"rollout_batch_size": 64},
-        {"max_steps": 200, "learning_rate": 2e-3, "lr_scheduler_type": "linear"},
+        {"max_steps": 400, "learning_rate": 2e-3, "lr_scheduler_type": "constant"},
     ),
     "nash_md": (
         NashMDTrainer,
         NashMDParameters,
         {"rollout_batch_size": 64, "preference": "hard"},
-        {"max_steps": 250, "learning_rate": 3e-3, "lr_scheduler_type": "linear"},
+        {"max_steps": 350, "learning_rate": 3e-3, "lr_scheduler_type": "constant"},
     ),
 }
 RUNS["ppo, no signal"] = RUNS["ppo"]
@@ -92,7 +92,7 @@ def make_start(tokenizer: Any, rows: list[dict[str, str]], seed: int) -> Any:
         told,
         parameters=PretrainParameters(block_size=10, prompt_loss_weight=0.0),
         arguments={
-            "max_steps": 400,
+            "max_steps": 700,
             "learning_rate": 1e-2,
             "per_device_train_batch_size": 32,
             "lr_scheduler_type": "cosine",
@@ -143,7 +143,7 @@ def main() -> None:
     """Print a table, and a line of JSON for each run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--choices", type=int, default=3, help="choices in a prompt")
+    parser.add_argument("--choices", type=int, default=4, help="choices in a prompt")
     parser.add_argument("--runs", nargs="*", choices=list(RUNS), default=list(RUNS))
     given = parser.parse_args()
     found: dict[str, list[dict[str, float]]] = {}

@@ -70,7 +70,7 @@ def as_judged(rows: Iterable[Any], what: str = "the rows given") -> list[JudgedC
 
 
 def read_judged(section: DataSection, split: str) -> list[JudgedCompletion]:
-    """Read the judged completions of a split; ``builtin`` is questions, each with a right answer and one of a wrong kind.
+    """Read the judged completions of a split; ``builtin`` is questions with a right and a wrong answer.
 
     Raises
     ------
