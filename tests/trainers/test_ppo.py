@@ -223,7 +223,7 @@ def test_adapters_resume_and_their_checkpoint_leaves_the_base_out(make, choosing
 
 @pytest.mark.parametrize("kind", ["shared", "detached", "separate"])
 def test_where_the_value_comes_from(make, kind):
-    trainer = make({"value": kind, "clip_range_value": None, "entropy_coef": 0.0})
+    trainer = make({"value": kind, "clip_range_value": 0.0, "entropy_coef": 0.0})
     policy = trainer.module
     batch = trainer.step_batches(1)[0]
     torch.nn.init.normal_(policy.head.weight)
@@ -325,7 +325,7 @@ def test_the_value_learns_what_a_prompt_is_worth(make):
         "ppo_epochs": 4,
         "vf_coef": 1.0,
         "kl_coef": 0.0,
-        "clip_range_value": None,
+        "clip_range_value": 0.0,
     }
     history = make(own, rewards=by_prompt, arguments={**arguments, "logging_steps": 8}).train().history
     told = [row["ppo/explained_variance"] for row in history if "ppo/explained_variance" in row]

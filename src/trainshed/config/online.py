@@ -4,10 +4,9 @@ Left out: what an algorithm does with its rollouts (`trainers`).
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, ValidationError
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import Field
 
 from trainshed.config.parameters import COMPUTED_ARGUMENTS
 from trainshed.config.rewards import RewardedParameters
@@ -53,16 +52,3 @@ class OnlineParameters(RewardedParameters):
     """What a completion loses that does not end within `max_new_tokens`."""
     reward_clip: Annotated[float, Field(gt=0)] | None = None
     """Bound of a completion's score, up and down."""
-
-    @classmethod
-    def split(cls, values: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
-        """Check the keys of ``training`` and part them; from Python, rewards come as functions instead."""
-        own, arguments = super().split(values)
-        if not own.rewards and own.reward_model is None:
-            why = PydanticCustomError(
-                "value_error", "nothing judges the completions: name rewards, or a reward_model"
-            )
-            raise ValidationError.from_exception_data(
-                cls.__name__, [InitErrorDetails(type=why, loc=("rewards",), input=None)]
-            )
-        return own, arguments

@@ -5,9 +5,11 @@ mapping with that name, a weight, and options. Left out: the functions themselve
 """
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from trainshed.config.parameters import TrainerParameters
 from trainshed.config.schema import INPUT, Count, Section
@@ -213,3 +215,16 @@ class RewardedParameters(TrainerParameters):
         named = any(entry.name == "reward_model" for entry in self.rewards)
         more = [RewardEntry(name="reward_model")] if self.reward_model is not None and not named else []
         return [*self.rewards, *more]
+
+    @classmethod
+    def split(cls, values: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
+        """Check the keys of ``training`` and part them; from Python, rewards come as functions instead."""
+        own, arguments = super().split(values)
+        if not own.rewards and own.reward_model is None:
+            why = PydanticCustomError(
+                "value_error", "nothing judges the completions: name rewards, or a reward_model"
+            )
+            raise ValidationError.from_exception_data(
+                cls.__name__, [InitErrorDetails(type=why, loc=("rewards",), input=None)]
+            )
+        return own, arguments

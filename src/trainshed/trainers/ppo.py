@@ -161,7 +161,7 @@ class PPOTrainer(OnlineTrainer):
             clip_high=own.clip_range if own.clip_range_high is None else own.clip_range_high,
         )
         value_loss, value_clipped = clipped_value_loss(
-            values, batch["values"], batch["returns"], clip=own.clip_range_value
+            values, batch["values"], batch["returns"], clip=own.clip_range_value or None
         )
         loss = policy_loss + own.vf_coef * value_loss - own.entropy_coef * entropy
         with torch.no_grad():

@@ -19,8 +19,8 @@ class PPOParameters(OnlineParameters):
     """How far a token's probability ratio may go down, and up unless `clip_range_high` is set."""
     clip_range_high: Positive | None = None
     """How far the ratio may go up (arXiv 2503.14476, section 3.1, sets it higher)."""
-    clip_range_value: Positive | None = 0.2
-    """How far a value may go from what it was at the rollout; null leaves the clip out."""
+    clip_range_value: NotNegative = 0.2
+    """How far a value may go from what it was at the rollout; 0 leaves the clip out."""
     vf_coef: NotNegative = 0.5
     """Weight of the value loss."""
     entropy_coef: NotNegative = 0.0
