@@ -24,7 +24,10 @@ sys.exit(f"imported {found}" if found else 0)
 def test_every_name_has_a_line_and_nothing_heavy_is_imported(kind):
     done = subprocess.run([sys.executable, "-c", SCRIPT, kind], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    rows = {line.split()[0]: line.split(maxsplit=1)[1] for line in done.stdout.splitlines()[1:]}
+    listed, _, others = done.stdout.partition("\nalso: ")
+    rows = {line.split()[0]: line.split(maxsplit=1)[1] for line in listed.splitlines()[1:]}
+    aliases = dict(pair.split(" = ") for pair in others.strip().split(", ") if pair)
+    assert aliases == REGISTRIES[kind].aliases
     assert set(rows) == set(REGISTRIES[kind].names())
     assert not [line for line in rows.values() if "not installed: trainshed" in line]
 
