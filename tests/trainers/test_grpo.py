@@ -1,8 +1,11 @@
 """Group-relative policy optimization: it learns a rule from rewards alone, and resumes exactly."""
 
+import pytest
+
 from rewarded_checks import check_learning, check_resuming
 
 
+@pytest.mark.slow
 def test_it_learns_from_rewards():
     check_learning("grpo", beta=0.04)
 

@@ -51,6 +51,7 @@ def make(choosing_llama, choosing_tokenizer, choosing_rows):
     return made
 
 
+@pytest.mark.slow
 def test_it_learns_what_is_right_on_prompts_it_has_not_seen(make):
     arguments = {"per_device_train_batch_size": 64, "gradient_accumulation_steps": 1, "max_steps": 130}
     own = {"rollout_batch_size": 64, "missing_eos_penalty": 0.5, "preference": "hard"}
