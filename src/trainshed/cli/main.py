@@ -29,6 +29,9 @@ class Verb:
 
 VERBS = {
     "run": Verb("trainshed.cli.run:command", "Execute a configuration; what is done already is skipped."),
+    "train": Verb("trainshed.cli.train:command", "Train a target by its default configuration or yours."),
+    "list-targets": Verb("trainshed.cli.targets:list_targets", "List what `train` can make."),
+    "history": Verb("trainshed.cli.targets:history", "List what `train` has run."),
     "plan": Verb("trainshed.cli.plan:command", "Say what `run` would do, and why."),
     "status": Verb("trainshed.cli.status:command", "Show how far the runs of an output directory are."),
     "show": Verb("trainshed.cli.show:command", "Show one run: configuration, metrics, outputs, log."),
