@@ -49,8 +49,8 @@ CHOICES = 4
 RIGHT_DEMONSTRATIONS = 0.6
 COMMON = {"bf16": False, "save_strategy": "no", "per_device_train_batch_size": 32}
 PREFERENCES: dict[str, tuple[Any, dict[str, Any]]] = {
-    "dpo": (DPOTrainer, {"max_steps": 400, "learning_rate": 2e-3}),
-    "kto": (KTOTrainer, {"max_steps": 600, "learning_rate": 2e-3, "beta": 0.5}),
+    "dpo": (DPOTrainer, {"max_steps": 1000, "learning_rate": 2e-3}),
+    "kto": (KTOTrainer, {"max_steps": 1200, "learning_rate": 2e-3, "beta": 0.5}),
 }
 GROUPS: dict[str, tuple[Any, dict[str, Any]]] = {
     "grpo": (GRPOTrainer, {"beta": 0.02}),
@@ -120,7 +120,7 @@ def make_judge(
         tokenizer,
         train,
         eval_dataset=held_out,
-        arguments={**COMMON, "max_steps": 300, "learning_rate": 1e-3},
+        arguments={**COMMON, "max_steps": 1200, "learning_rate": 2e-3},
         seed=seed,
         settings=SETTINGS,
     )

@@ -23,7 +23,9 @@ DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"(?:^|`|\$ |bin/)trainshed ((?:--\w+ \S+ )*)([a-z]+(?:-[a-z]+)*)\b([^`\n]*)", re.MULTILINE)
+COMMAND = re.compile(
+    r"(?:^|`|\$ |bin/)trainshed ((?:--\w+ \S+ )*)([a-z]+(?:-[a-z]+)*)\b([^`\n]*)", re.MULTILINE
+)
 #: a block with one of these sections is a configuration, others are parts of one
 WHOLE = {"execution", "pipeline"}
 

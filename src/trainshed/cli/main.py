@@ -36,6 +36,7 @@ VERBS = {
     "status": Verb("trainshed.cli.status:command", "Show how far the runs of an output directory are."),
     "show": Verb("trainshed.cli.show:command", "Show one run: configuration, metrics, outputs, log."),
     "evaluate": Verb("trainshed.cli.evaluate:command", "Score a ranking or a trained system."),
+    "export": Verb("trainshed.cli.export:command", "Write a trained model for other programs."),
     "ask": Verb("trainshed.cli.ask:command", "Answer a question with citations."),
     "data": Verb("trainshed.cli.data:command", "Look at training data, or convert it."),
     "init": Verb("trainshed.cli.init:command", "Write a commented example configuration."),
