@@ -135,10 +135,11 @@ def _guarded(source: Path, load: Callable[[], Any]) -> tuple[Any, PreTrainedToke
     return model.eval(), load_tokenizer(str(source))
 
 
-@torch.no_grad()
 def _outputs(model: Any) -> Tensor:
     """Return the model's outputs for some tokens of its vocabulary, flat, in float32."""
     size = int(model.get_input_embeddings().num_embeddings)
     ids = torch.arange(_ROWS * _TOKENS, device=model.device) * 7919 % size
-    found = model(input_ids=ids.view(_ROWS, _TOKENS), attention_mask=torch.ones_like(ids.view(_ROWS, -1)))
+    ids = ids.view(_ROWS, _TOKENS)
+    with torch.no_grad():
+        found = model(input_ids=ids, attention_mask=torch.ones_like(ids))
     return (found.logits if hasattr(found, "logits") else found[0]).float().cpu().flatten()
