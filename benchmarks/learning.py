@@ -54,7 +54,7 @@ PREFERENCES: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 GROUPS: dict[str, tuple[Any, dict[str, Any]]] = {
     "grpo": (GRPOTrainer, {"beta": 0.02}),
-    "rloo": (RLOOTrainer, {"beta": 0.02}),
+    "rloo": (RLOOTrainer, {"beta": 0.02, "max_steps": 1600}),
 }
 GROUP_ARGUMENTS = {
     "per_device_train_batch_size": 128,
