@@ -7,11 +7,13 @@ from typing import Any
 import click
 
 from trainshed.cli.examples import ExampleCommand
+from trainshed.cli.list import describe
 from trainshed.cli.plugins import absolute, import_plugins
 from trainshed.cli.tables import duration, elapsed, number, table
 from trainshed.config.targets import default_path, get_target, target_names
 from trainshed.plan.directory import RunDirectory
 from trainshed.plan.publishing import past_runs
+from trainshed.registry import TRAINERS
 
 _METRICS_SHOWN = 3
 
@@ -26,7 +28,7 @@ def list_targets(ctx: click.Context) -> None:
         target = get_target(name)
         path = None if target.parts else default_path(target)
         default = "its parts'" if target.parts else "none: give --config" if path is None else f"{path.name}"
-        rows.append([name, target.about, default])
+        rows.append([name, target.about or describe(TRAINERS, name), default])
     click.echo(table(["target", "what it is", "default"], rows))
     example = default_path(get_target("rag"))
     if example is not None:

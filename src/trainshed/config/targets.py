@@ -39,7 +39,7 @@ class Target:
     name
         What the command line calls it.
     about
-        One line for the listing.
+        One line for the listing; what its algorithm says of itself when empty.
     example
         The default: name of a file in ``examples/``.
     stage
@@ -125,7 +125,7 @@ def get_target(name: str) -> Target:
         if name not in TRAINER_PARAMETERS.names():
             known = [*target_names(), *_ALIASES]
             raise ConfigError(f"there is no target {name!r}", where="--target", fix=did_you_mean(name, known))
-        job = Target(name, f"the algorithm {name}", stage=name)
+        job = Target(name, "", stage=name)
     if job.parts:
         return job
     return Target(

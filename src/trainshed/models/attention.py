@@ -2,8 +2,8 @@
 
 The library's plain ("eager") attention multiplies the scores, adds the mask, turns them to float32, takes
 the softmax and turns it back, each into new memory. Here queries are multiplied, which are fewer, the mask is
-added in place, and torch's softmax computes in float32 by itself: the same numbers in 0.73 to 0.87 of the time.
-Left out: gradients, dropout, and models whose own plain attention does more than the ordinary one.
+added in place, and torch's softmax computes in float32 by itself: the same numbers in 0.73 to 0.87 of the
+time. Left out: gradients, dropout, and models whose own plain attention does more than the ordinary one.
 """
 
 import inspect
