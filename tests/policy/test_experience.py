@@ -1,6 +1,8 @@
 """Advantages by hand, through an end and a cut, and TorchRL's loss against our own formulas."""
 
 import functools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -161,3 +163,19 @@ def test_values_of_what_followed_are_those_of_the_end_of_the_episode():
         value = [policy.critic(torch.tensor([[float(place)]])).item() for place in range(3)]
     expected = [1.0 + value[1], 2.0 + value[2]] * 2
     np.testing.assert_allclose(batch[loss.tensor_keys.value_target][:, 0], expected, rtol=1e-5)
+
+
+def test_importing_torchrl_changes_no_start_method():
+    script = (
+        "import multiprocessing, sys\n"
+        "from trainshed.config.trainers.rl import RLParameters\n"
+        "from trainshed.policy.control import Policy\n"
+        "from trainshed.policy.experience import clipped_loss\n"
+        "from trainshed.policy.spaces import Actions\n"
+        "clipped_loss(Policy({'kind': 'numbers', 'shape': [2]}, Actions('discrete', 2)), RLParameters())\n"
+        "assert 'torchrl' in sys.modules\n"
+        "print(multiprocessing.get_start_method(allow_none=True))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "None"

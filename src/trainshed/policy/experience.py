@@ -5,6 +5,9 @@ environments are left out: they hold no state that a checkpoint could keep, so a
 would go on with other episodes.
 """
 
+import contextlib
+import multiprocessing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,7 +113,8 @@ def advantages(
     tuple of Tensor
         Both ``[t, n]``.
     """
-    from torchrl.objectives.value.functional import generalized_advantage_estimate
+    with _own_start_method():
+        from torchrl.objectives.value.functional import generalized_advantage_estimate
 
     done = experience.terminated | experience.truncated
     # the library has the time in the dimension before the last
@@ -179,7 +183,9 @@ def clipped_loss(policy: Policy, own: RLParameters) -> Any:
         ProbabilisticTensorDictSequential,
         TensorDictModule,
     )
-    from torchrl.objectives import ClipPPOLoss
+
+    with _own_start_method():
+        from torchrl.objectives import ClipPPOLoss
 
     discrete = policy.actions.kind == "discrete"
     told = ["logits"] if discrete else ["loc", "scale"]
@@ -206,3 +212,13 @@ def clipped_loss(policy: Policy, own: RLParameters) -> Any:
         normalize_advantage=own.normalize_advantage,
         log_explained_variance=False,
     )
+
+
+@contextlib.contextmanager
+def _own_start_method() -> Iterator[None]:
+    """Take back that TorchRL, when it is imported, sets how all processes of this program are started."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method(before, force=True)
