@@ -5,6 +5,7 @@ without the environment and without Gymnasium. Left out: environments (`environm
 (`control`).
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -151,12 +152,17 @@ class Actions:
         """
         if self.kind == "discrete":
             return self.start + int(action)
-        values = np.asarray(action, dtype=np.float64).reshape(-1).copy()
-        for place, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
-            if low is not None and high is not None:
-                values[place] = low + (np.clip(values[place], -1.0, 1.0) + 1.0) / 2.0 * (high - low)
-            else:
-                values[place] = np.clip(
-                    values[place], -np.inf if low is None else low, np.inf if high is None else high
-                )
-        return values.reshape(self.shape).astype(self.dtype)
+        values = np.asarray(action, dtype=np.float64).reshape(-1)
+        low, high, bounded, base, span = self._bounds
+        stretched = base + (np.clip(values, -1.0, 1.0) + 1.0) / 2.0 * span
+        found = np.where(bounded, stretched, np.clip(values, low, high))
+        return found.reshape(self.shape).astype(self.dtype)
+
+    @functools.cached_property
+    def _bounds(self) -> tuple[np.ndarray, ...]:
+        """The bounds, which numbers have two, and where these begin and how far they go."""
+        low = np.array([-np.inf if bound is None else bound for bound in self.low])
+        high = np.array([np.inf if bound is None else bound for bound in self.high])
+        bounded = np.isfinite(low) & np.isfinite(high)
+        base, end = np.where(bounded, low, 0.0), np.where(bounded, high, 0.0)
+        return low, high, bounded, base, end - base
