@@ -75,7 +75,9 @@ def main() -> None:
     parser.add_argument("--env", default="CartPole-v1")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--episodes", type=int, default=100, help="episodes that a policy is measured on")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="parameters of the algorithm")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="parameters of the algorithm"
+    )
     given = parser.parse_args()
     # 488 rollouts of 1,024 steps
     values: dict[str, Any] = {"env_name": given.env, "total_timesteps": 499_712, "eval_episodes": 0}

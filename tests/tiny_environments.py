@@ -28,7 +28,7 @@ class Signs(gymnasium.Env):
 
 
 class Corridor(gymnasium.Env):
-    """Counts steps; ends after ``end`` of them, or is cut off after ``cut``; each step is worth its number."""
+    """Counts steps; ends after ``end`` of them, or is cut after ``cut``; each step is worth its number."""
 
     observation_space = spaces.Box(0.0, np.inf, (1,), dtype=np.float32)
     action_space = spaces.Box(np.array([-1.0, 0.0]), np.array([3.0, np.inf]), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""What a configuration may say about `rl`: under our names, MARK's and Stable-Baselines3's, and not at all."""
+"""What a configuration may say about `rl`: under our names, MARK's, Stable-Baselines3's, and not at all."""
 
 import subprocess
 import sys
@@ -113,7 +113,8 @@ def test_planning_imports_neither_gymnasium_nor_torch():
         "from trainshed.config.sweep import expand\n"
         "from trainshed.config.yaml_source import parse_yaml\n"
         f"expand(check_source(parse_yaml({RL!r}, 'rl.yaml'), environ={{}}))\n"
-        "sys.exit(', '.join({'torch', 'gymnasium', 'torchrl', 'tensordict', 'numpy'} & set(sys.modules)) or 0)"
+        "heavy = {'torch', 'gymnasium', 'torchrl', 'tensordict', 'numpy'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -66,9 +66,10 @@ def test_numbers_are_drawn_as_likely_as_they_are():
 
 
 def test_drawing_asks_no_other_generator():
+    policies = opinionated(), opinionated(BOX)
     before = torch.random.get_rng_state()
     generator = torch.Generator().manual_seed(0)
-    for policy in (opinionated(), opinionated(BOX)):
+    for policy in policies:
         policy.choose(observations(4), greedy=False, generator=generator)
     assert torch.equal(torch.random.get_rng_state(), before)
 

@@ -30,11 +30,9 @@ def experience_of(rewards, terminated, truncated):
 
 
 def test_advantages_by_hand():
-    """γ = ½, λ = ½. Steps: one inside, one that ends; one inside, one that is cut; one inside, and no more."""
+    """γ = λ = ½. Steps: one inside, one that ends; one inside, one that is cut; one inside, and no more."""
     no, yes = False, True
-    experience = experience_of(
-        [1.0, 2.0, 3.0, 4.0, 5.0], [no, yes, no, no, no], [no, no, no, yes, no]
-    )
+    experience = experience_of([1.0, 2.0, 3.0, 4.0, 5.0], [no, yes, no, no, no], [no, no, no, yes, no])
     values = torch.tensor([10.0, 20.0, 30.0, 40.0, 50.0])[:, None]
     following = torch.tensor([20.0, 1000.0, 40.0, 60.0, 80.0])[:, None]
     found, returns = advantages(experience, values, following, gamma=0.5, lam=0.5)
@@ -144,7 +142,9 @@ def test_the_approximate_kl_is_k3_of_the_ratios(rolled_out):
     moved(policy)
     found = loss(batch)
     distribution = policy.actor.distribution(batch["observation"])
-    log_ratio = distribution.log_prob(batch[loss.tensor_keys.action]) - batch[loss.tensor_keys.sample_log_prob]
+    log_ratio = (
+        distribution.log_prob(batch[loss.tensor_keys.action]) - batch[loss.tensor_keys.sample_log_prob]
+    )
     k3 = (log_ratio.exp() - 1.0 - log_ratio).mean().item()
     assert found["mean_ratio"].item() - 1.0 + found["kl_approx"].item() == pytest.approx(k3, rel=1e-3)
     assert k3 > 0

@@ -1,4 +1,4 @@
-"""PPO on an environment: it learns, says what is true, stops and goes on to the same weights to the last bit."""
+"""PPO on an environment: it learns, says what is true, and goes on to the same weights to the last bit."""
 
 import functools
 import json
@@ -219,7 +219,7 @@ def test_an_environment_that_cannot_be_put_back_is_refused(tmp_path):
 def test_what_is_no_number_stops_before_it_reaches_a_weight(tmp_path):
     trainer = make(functools.partial(Huge, cut=5), tmp_path, normalize_advantage=False)
     before = weights_hash(trainer.policy)
-    with pytest.raises(RunError, match="the loss is not a finite number .*at step 64"):
+    with pytest.raises(RunError, match=r"the loss is not a finite number .*at step 64"):
         trainer.train()
     assert weights_hash(trainer.policy) == before
 
@@ -343,7 +343,7 @@ def test_a_run_leaves_policy_metrics_and_events(context):
 
 
 def test_what_cannot_be_is_said(monkeypatch):
-    with pytest.raises(ConfigError, match="no environment 'CartPol-v1'(.|\n)*CartPole-v1"):
+    with pytest.raises(ConfigError, match=r"no environment 'CartPol-v1'(.|\n)*CartPole-v1"):
         make(env_name="CartPol-v1")
     with pytest.raises(ConfigError, match="no episodes to evaluate"):
         make(Signs, eval_episodes=0).evaluate()

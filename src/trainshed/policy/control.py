@@ -7,6 +7,7 @@ Left out: training (`trainshed.trainers.rl`) and environments (`environments`).
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -116,9 +117,7 @@ class Policy(nn.Module):
 
     # -- acting ----------------------------------------------------------------------------------------
 
-    def act(
-        self, observation: Any, *, greedy: bool = True, generator: torch.Generator | None = None
-    ) -> Any:
+    def act(self, observation: Any, *, greedy: bool = True, generator: torch.Generator | None = None) -> Any:
         """Return an action for one observation, both as the environment has them.
 
         Parameters
@@ -228,7 +227,7 @@ class Policy(nn.Module):
 def _network(sizes: tuple[int, ...], out: int, activation: str, *, gain: float) -> nn.Sequential:
     """Return layers with orthogonal weights, the last one scaled by ``gain``, and no biases at first."""
     layers: list[nn.Module] = []
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in pairwise(sizes):
         layers += [_linear(before, after, math.sqrt(2.0)), _ACTIVATIONS[activation]()]
     return nn.Sequential(*layers, _linear(sizes[-1], out, gain))
 

@@ -1,7 +1,7 @@
 """Environments of Gymnasium: making them, stepping several, and putting them back where they were.
 
-Every episode begins with a seed of its own, so that an episode is a function of its seed and its actions. That
-is what a checkpoint holds of it, and what `Environments.restore` plays again: exact, for any environment that
+Every episode begins with a seed of its own, so that an episode is a function of its seed and its actions.
+That is what a checkpoint holds of it, and what `Environments.restore` plays again: exact, for any environment that
 keeps Gymnasium's promise about seeds, and as long as the episode has lasted so far. One that keeps something
 from an episode to the next, or does not follow its seed, is found out by its observation and refused. Left
 out: observations and actions as numbers (`spaces`), and policies (`control`).
@@ -215,8 +215,7 @@ class Environments:
                 over = over or terminated or truncated
             if over or not np.array_equal(self.observations[index], arrays["observations"][index]):
                 raise CheckpointError(
-                    "the environment is not where it was when the same actions are taken after the same seed, "
-                    "so the training cannot go on as if nothing had happened",
+                    "the environment is not where it was when the same actions are taken after the same seed",
                     where=f"environment {index}, episode {number}",
                     fix="let it draw all its chance from the generator that reset(seed=...) seeds and keep "
                     "nothing between episodes, or delete the checkpoints to start afresh",

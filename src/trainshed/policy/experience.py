@@ -49,9 +49,7 @@ class Experience:
     ended: tuple[Episode, ...]
 
 
-def collect(
-    policy: Policy, environments: Environments, steps: int, generator: torch.Generator
-) -> Experience:
+def collect(policy: Policy, environments: Environments, steps: int, generator: torch.Generator) -> Experience:
     """Step the environments with actions drawn from a policy.
 
     Parameters
@@ -121,10 +119,7 @@ def advantages(
     found = generalized_advantage_estimate(
         gamma,
         lam,
-        *(
-            part.T[..., None]
-            for part in (values, following, experience.rewards, done, experience.terminated)
-        ),
+        *(part.T[..., None] for part in (values, following, experience.rewards, done, experience.terminated)),
     )
     advantage, returns = (part[..., 0].T for part in found)
     return advantage, returns
@@ -138,9 +133,7 @@ def prepared(policy: Policy, experience: Experience, loss: Any, own: RLParameter
     features = policy.features(experience.observations)
     values = policy.critic(features)[..., 0]
     following = policy.critic(policy.features(experience.following))[..., 0]
-    advantage, returns = advantages(
-        experience, values, following, gamma=own.gamma, lam=own.gae_lambda
-    )
+    advantage, returns = advantages(experience, values, following, gamma=own.gamma, lam=own.gae_lambda)
     flat, actions = features.flatten(0, 1), experience.actions.flatten(0, 1)
     keys = loss.tensor_keys
     return TensorDict(

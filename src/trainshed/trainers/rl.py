@@ -50,7 +50,7 @@ class RLTrainer(Trainer):
     parameters
         The algorithm's own.
     seed
-        Every random choice derives from it: first weights, actions, minibatches, and the seed of each episode.
+        Every random choice derives from it: first weights, actions, minibatches, the seed of each episode.
     settings
         How it runs.
     callbacks

@@ -180,7 +180,7 @@ class RolloutLoop:
         """Do one optimizer step."""
         found = self.loss(batch)
         total = sum((value for name, value in found.items() if name.startswith("loss_")), torch.zeros(()))
-        loss = float(total)
+        loss = total.item()
         if not math.isfinite(loss):
             raise self._not_finite("loss", loss)
         self.optimizer.zero_grad()
@@ -262,9 +262,7 @@ class RolloutLoop:
     def _restore(self, path: Path) -> None:
         self.policy.load_state_dict(load_file(str(path / _WEIGHTS)))
         device = next(self.policy.parameters()).device
-        self.optimizer.load_state_dict(
-            torch.load(path / _OPTIMIZER, map_location=device, weights_only=True)
-        )
+        self.optimizer.load_state_dict(torch.load(path / _OPTIMIZER, map_location=device, weights_only=True))
         place = read_json(path / _PLACE)
         self.rollouts, self.episodes = int(place["rollouts"]), int(place["episodes"])
         self.recent.extend(Episode(float(total), int(length)) for total, length in place["recent"])

@@ -1,6 +1,7 @@
 """Parameters of PPO on an environment (arXiv 1707.06347). Left out: the trainer, and PPO on text (`ppo`)."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
@@ -18,8 +19,8 @@ _ENVIRONMENT = re.compile(r"([A-Za-z_][\w.]*:)?([\w.-]+/)?[\w.-]+")
 def _environment(name: str) -> str:
     if not _ENVIRONMENT.fullmatch(name):
         raise ValueError(
-            f"{name!r} names no environment; write an id of Gymnasium such as `CartPole-v1` or `ALE/Pong-v5`, "
-            "or `module:Class` of your own"
+            f"{name!r} names no environment; write an id of Gymnasium such as `CartPole-v1`, or `module:Class` "
+            "of your own"
         )
     return name
 
@@ -28,9 +29,9 @@ class RLParameters(TrainerParameters):
     """What PPO on an environment takes; the size of the networks stands in ``model``."""
 
     arguments_table: ClassVar[str | None] = None
-    argument_defaults: ClassVar[dict[str, Any]] = {}
+    argument_defaults: ClassVar[Mapping[str, Any]] = {}
     reads: ClassVar[frozenset[str]] = frozenset({"model.hidden_size", "model.num_layers"})
-    aliases: ClassVar[dict[str, str]] = {
+    aliases: ClassVar[Mapping[str, str]] = {
         "per_device_train_batch_size": "minibatch_size",
         "num_train_epochs": "n_epochs",
     }
@@ -38,7 +39,7 @@ class RLParameters(TrainerParameters):
     env_name: Annotated[str, AfterValidator(_environment)] = "CartPole-v1"
     """Environment: an id of Gymnasium (`CartPole-v1`; `module:Name-v0` imports the module that registers it),
     or `module:Class`, a class or function of your own that returns one, in a module that Python finds."""
-    env_kwargs: dict[str, JsonValue] = {}
+    env_kwargs: dict[str, JsonValue] = Field(default={})
     """What the environment is made with; for an id also `max_episode_steps`."""
     total_timesteps: Count = 500_000
     """Steps in the environments, of all of them together; rounded up to whole rollouts."""
