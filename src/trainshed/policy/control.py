@@ -132,22 +132,22 @@ class Policy(nn.Module):
         flat = flatten(self.observations, observation)[None]
         return self.actions.to_environment(self.choose(flat, greedy=greedy, generator=generator)[0])
 
-    @torch.no_grad()
     def choose(
         self, observations: np.ndarray, *, greedy: bool = True, generator: torch.Generator | None = None
     ) -> np.ndarray:
         """Return actions ``[n]`` (choices) or ``[n, k]`` (numbers) for flat observations ``[n, d]``."""
         device = next(self.parameters()).device
-        found = self.actor(self.features(torch.from_numpy(observations).to(device)))
-        if self.actions.kind == "discrete":
-            if greedy:
-                return found.argmax(-1).cpu().numpy()  # type: ignore[no-any-return]
-            return torch.multinomial(found.softmax(-1), 1, generator=generator)[:, 0].cpu().numpy()  # type: ignore[no-any-return]
-        loc, scale = found
-        if not greedy:
-            noise = torch.randn(loc.shape, generator=generator, device=device)
-            loc = loc + scale * noise
-        return loc.cpu().numpy()  # type: ignore[no-any-return]
+        with torch.no_grad():
+            found = self.actor(self.features(torch.from_numpy(observations).to(device)))
+        if self.actions.kind == "discrete" and greedy:
+            chosen = found.argmax(-1)
+        elif self.actions.kind == "discrete":
+            chosen = torch.multinomial(found.softmax(-1), 1, generator=generator)[:, 0]
+        else:
+            chosen, scale = found
+            if not greedy:
+                chosen = chosen + scale * torch.randn(chosen.shape, generator=generator, device=device)
+        return np.asarray(chosen.cpu())
 
     # -- observations ----------------------------------------------------------------------------------
 
@@ -157,7 +157,6 @@ class Policy(nn.Module):
             return observations
         return ((observations - self.mean) * torch.rsqrt(self.variance + _TINY)).clamp(-_FAR, _FAR)
 
-    @torch.no_grad()
     def observe(self, observations: Tensor) -> None:
         """Take flat observations ``[n, d]`` into mean and variance (Chan et al. 1979, eq. 2.1)."""
         if not self.normalize:

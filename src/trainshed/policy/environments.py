@@ -1,10 +1,10 @@
 """Environments of Gymnasium: making them, stepping several, and putting them back where they were.
 
 Every episode begins with a seed of its own, so that an episode is a function of its seed and its actions.
-That is what a checkpoint holds of it, and what `Environments.restore` plays again: exact, for any environment that
-keeps Gymnasium's promise about seeds, and as long as the episode has lasted so far. One that keeps something
-from an episode to the next, or does not follow its seed, is found out by its observation and refused. Left
-out: observations and actions as numbers (`spaces`), and policies (`control`).
+That is what a checkpoint holds of it, and what `Environments.restore` plays again: exact, for any environment
+that keeps Gymnasium's promise about seeds, and as long as the episode has lasted so far. One that keeps
+something from an episode to the next, or does not follow its seed, is found out by its observation and
+refused. Left out: observations and actions as numbers (`spaces`), and policies (`control`).
 """
 
 import contextlib

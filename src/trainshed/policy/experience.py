@@ -125,22 +125,23 @@ def advantages(
     return advantage, returns
 
 
-@torch.no_grad()
 def prepared(policy: Policy, experience: Experience, loss: Any, own: RLParameters) -> Any:
     """Return the transitions of an experience as a flat `TensorDict`, as ``loss`` takes them."""
     from tensordict import TensorDict
 
     features = policy.features(experience.observations)
-    values = policy.critic(features)[..., 0]
-    following = policy.critic(policy.features(experience.following))[..., 0]
-    advantage, returns = advantages(experience, values, following, gamma=own.gamma, lam=own.gae_lambda)
     flat, actions = features.flatten(0, 1), experience.actions.flatten(0, 1)
+    with torch.no_grad():
+        values = policy.critic(features)[..., 0]
+        following = policy.critic(policy.features(experience.following))[..., 0]
+        log_probs = policy.actor.distribution(flat).log_prob(actions)
+    advantage, returns = advantages(experience, values, following, gamma=own.gamma, lam=own.gae_lambda)
     keys = loss.tensor_keys
     return TensorDict(
         {
             "observation": flat,
             keys.action: actions,
-            keys.sample_log_prob: policy.actor.distribution(flat).log_prob(actions),
+            keys.sample_log_prob: log_probs,
             keys.advantage: advantage.reshape(-1, 1),
             keys.value_target: returns.reshape(-1, 1),
             keys.value: values.reshape(-1, 1),

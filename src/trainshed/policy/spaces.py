@@ -58,12 +58,12 @@ def _kind(space: Any) -> str:
 
 def observation_size(description: Mapping[str, Any]) -> int:
     """Return how many numbers an observation is, flat."""
-    kind, parts = description["kind"], description.get("parts")
+    kind, parts = description["kind"], description.get("parts", ())
     if kind == "numbers":
         return math.prod(description["shape"])
     if kind == "choice":
         return int(description["n"])
-    return sum(observation_size(part) for part in (parts.values() if kind == "named" else parts))  # type: ignore[union-attr]
+    return sum(observation_size(part) for part in (parts.values() if kind == "named" else parts))
 
 
 def flatten(description: Mapping[str, Any], observation: Any) -> np.ndarray:

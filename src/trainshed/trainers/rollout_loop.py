@@ -192,7 +192,7 @@ class RolloutLoop:
         self.optimizer.step()
         self.losses[0] += loss
         self.losses[1] += 1
-        told = {ours: float(found[name]) for name, ours in _TOLD.items() if name in found.keys()}  # noqa: SIM118
+        told = {ours: found[name].item() for name, ours in _TOLD.items() if name in found.keys()}  # noqa: SIM118
         if self.parameters.vf_coef:
             told["rl/value_loss"] /= self.parameters.vf_coef
         # k3 of Schulman 2020, from the means of the ratio and of its logarithm

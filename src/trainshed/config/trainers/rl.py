@@ -19,8 +19,8 @@ _ENVIRONMENT = re.compile(r"([A-Za-z_][\w.]*:)?([\w.-]+/)?[\w.-]+")
 def _environment(name: str) -> str:
     if not _ENVIRONMENT.fullmatch(name):
         raise ValueError(
-            f"{name!r} names no environment; write an id of Gymnasium such as `CartPole-v1`, or `module:Class` "
-            "of your own"
+            f"{name!r} names no environment; write an id of Gymnasium such as `CartPole-v1`, "
+            "or `module:Class` of your own"
         )
     return name
 
