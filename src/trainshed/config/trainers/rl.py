@@ -81,7 +81,7 @@ class RLParameters(TrainerParameters):
     """Rollouts from one evaluation to the next; 0 evaluates at the end only."""
     eval_episodes: Annotated[int, Field(ge=0)] = 20
     """Episodes of an evaluation, each with a seed of its own, always the same ones, in which the likeliest
-    action is taken; 0 leaves evaluation out."""
+    action is taken; 0 leaves evaluation out, as for an environment whose episodes may never end."""
     checkpoint_interval: Count = Field(default=50, json_schema_extra=SETTING)
     """Rollouts from one checkpoint to the next."""
     save_total_limit: Count = Field(default=2, json_schema_extra=SETTING)
