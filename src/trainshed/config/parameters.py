@@ -85,6 +85,9 @@ class TrainerParameters(Section):
         What decides the result besides ``execution`` and ``training``: names of whole sections, or of single
         keys such as ``rag.prompt``. A run is not repeated when any other key changes, so a key that is read
         and not named here makes results that are taken for those of another configuration.
+    aliases
+        Keys of ``training`` that mean one of the own parameters, such as those that a name of another system
+        is read as for every algorithm.
 
     Raises
     ------
@@ -96,6 +99,7 @@ class TrainerParameters(Section):
     hidden_arguments: ClassVar[Mapping[str, str]] = COMPUTED_ARGUMENTS
     argument_defaults: ClassVar[Mapping[str, Any]] = {"logging_steps": 10.0, "save_total_limit": 2}
     reads: ClassVar[frozenset[str]] = frozenset({"model", "data"})
+    aliases: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
