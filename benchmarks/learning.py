@@ -50,7 +50,7 @@ RIGHT_DEMONSTRATIONS = 0.6
 COMMON = {"bf16": False, "save_strategy": "no", "per_device_train_batch_size": 32}
 PREFERENCES: dict[str, tuple[Any, dict[str, Any]]] = {
     "dpo": (DPOTrainer, {"max_steps": 1000, "learning_rate": 2e-3}),
-    "kto": (KTOTrainer, {"max_steps": 1200, "learning_rate": 2e-3, "beta": 0.5}),
+    "kto": (KTOTrainer, {"max_steps": 1800, "learning_rate": 2e-3, "beta": 0.5}),
 }
 GROUPS: dict[str, tuple[Any, dict[str, Any]]] = {
     "grpo": (GRPOTrainer, {"beta": 0.02}),
@@ -103,6 +103,28 @@ def preferring(name: str, seed: int) -> dict[str, float]:
     data = unpaired(train, seed) if name == "kto" else train
     kind(model, tokenizer, data, arguments={**COMMON, **arguments}, seed=seed, settings=SETTINGS).train()
     return {"before": before, "after": accuracy()}
+
+
+def sampled_pairs(model: Any, tokenizer: Any, rows: list[dict[str, str]], seed: int) -> list[dict[str, str]]:
+    """Return pairs of which the wrong answer is the policy's own, as people who compare answers see them."""
+    prompts = tokenizer([row["prompt"] for row in rows], return_tensors="pt")  # all of one length
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        found = model.generate(
+            input_ids=prompts["input_ids"],
+            attention_mask=prompts["attention_mask"],
+            do_sample=True,
+            temperature=1.5,
+            max_new_tokens=2,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    texts = tokenizer.batch_decode(found[:, prompts["input_ids"].shape[1] :], skip_special_tokens=True)
+    made = []
+    for row, text in zip(pairs(rows, seed), texts, strict=True):
+        own = {"rejected": f" {text.strip()}"} if text.strip() != row["chosen"].strip() else {}
+        made.append(row | own)
+    return made
 
 
 def make_judge(
@@ -184,7 +206,8 @@ def chaining(name: str, seed: int) -> dict[str, float]:
         settings=SETTINGS,
     )
     sft.train()
-    judge, _ = make_judge(tokenizer, model, pairs(rows, seed), pairs(held_out, seed), seed)
+    told_apart = pairs(rows, seed) + sampled_pairs(model.eval(), tokenizer, rows, seed)
+    judge, _ = make_judge(tokenizer, model, told_apart, pairs(held_out, seed), seed)
     _, _, own, arguments = policy.RUNS["ppo"]
     trainer = PPOTrainer(
         model,
@@ -192,8 +215,8 @@ def chaining(name: str, seed: int) -> dict[str, float]:
         rows,
         WeightedRewards({"reward_model": RewardModel(model=judge, tokenizer=tokenizer)}),
         eval_prompts=held_out * 4,
-        parameters=PPOParameters(**policy.SHARED, **own),
-        arguments={"per_device_train_batch_size": 64, **arguments, "max_steps": 600},
+        parameters=PPOParameters(**policy.SHARED, **{**own, "kl_coef": 0.1}),
+        arguments={"per_device_train_batch_size": 64, **arguments, "max_steps": 600, "learning_rate": 1e-3},
         seed=seed,
         settings=SETTINGS,
     )

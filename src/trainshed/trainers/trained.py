@@ -17,6 +17,7 @@ from trainshed.models.model_files import check_model_directory
 from trainshed.models.precision import resolve_device
 from trainshed.models.quiet import no_library_bars
 from trainshed.plan.publishing import Place
+from trainshed.policy.control import Policy
 from trainshed.rag.retriever import Retriever
 
 #: under which of a target's names its model is looked for, the first that it has
@@ -68,6 +69,8 @@ def load_model(
     if target.name == "rag":
         retriever = Retriever.load(path, device=str(where))
         return retriever, retriever.passage_encoder.tokenizer, where
+    if target.name == "rl":
+        return Policy.load(path, device=str(where)), None, where
     model, tokenizer = _load(path, where)
     return model, tokenizer, where
 
