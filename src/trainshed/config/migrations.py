@@ -41,6 +41,9 @@ KEY_ALIASES: Mapping[str, Mapping[str, str]] = {
         "batch_size": "training.per_device_train_batch_size",
         "num_epochs": "training.num_train_epochs",
         "num_workers": "training.dataloader_num_workers",
+        "reward_model_path": "training.reward_model",
+        "teacher_model_name_or_path": "training.teacher_name_or_path",
+        "teacher_model_revision": "training.teacher_revision",
     },
 }
 
