@@ -1,14 +1,16 @@
 """Do students come near their teachers, and does online DPO learn? Over seeds, on tasks that are constructed.
 
-Part `teacher`: a prompt names four of eight choices (``k3 k1 k6 k0 :``), an answer is three of them, drawn with
-probabilities that fall from the first to the last. A teacher learns this from many answers; a student of a
-quarter of its width then learns from the teacher, from the same start in the same number of steps of the same
-size: by `sft` on answers that the teacher sampled, by `gkd` on the same answers and its own, by `distillation`
-on its own alone. Measured on prompts that are in no training: KL(teacher, student) in nats a token and how often
-both favour the same token, on answers of the teacher's; and KL(student, teacher) on answers of the student's.
+Part `teacher`: a prompt names four of eight choices (``k3 k1 k6 k0 :``), an answer is three of them, drawn
+with probabilities that fall from the first to the last. A teacher learns this from many answers; a student of
+a quarter of its width then learns from the teacher, from the same start in the same number of steps of the
+same size: by `sft` on answers that the teacher sampled, by `gkd` on the same answers and its own, by
+`distillation` on its own alone. Measured on prompts that are in no training: KL(teacher, student) in nats a
+token and how often both favour the same token, on answers of the teacher's; and KL(student, teacher) on
+answers of the student's.
 
 Part `online_dpo`: the task of ``benchmarks/policy.py``, in which the first choice is right; held-out share of
-right answers before and after. Controls: `ties: first`, which is what TRL does, and a reward that says nothing.
+right answers before and after. Controls: `ties: first`, which is what TRL does, and a reward that says
+nothing.
 
     python benchmarks/distilling.py --seeds 2
 
@@ -25,8 +27,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from policy import make_rows, make_start, make_tokenizer
 
+from policy import make_rows, make_start, make_tokenizer
 from trainshed.config.trainers.online_dpo import OnlineDPOParameters
 from trainshed.config.trainers.pretrain import PretrainParameters
 from trainshed.models.build import build_llama
@@ -145,7 +147,13 @@ def from_teachers(seed: int, steps: int, rates: list[float]) -> list[dict[str, A
         {"prompt": row["prompt"], "completion": f" {text}"} for row, text in zip(rows, told, strict=True)
     ]
     start = build_llama(
-        tokenizer, seed=seed + 100, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, max_length=16
+        tokenizer,
+        seed=seed + 100,
+        hidden_size=16,
+        num_layers=1,
+        num_heads=2,
+        intermediate_size=32,
+        max_length=16,
     )
     lines = [{"run": "start", "rate": 0.0, "seed": seed, **nearness(start, teacher, tokenizer, held_out)}]
     print(json.dumps(lines[0]), flush=True)

@@ -1,4 +1,4 @@
-"""A teacher that knows a language of a few words, and what every algorithm must do in which a student learns it."""
+"""A teacher that knows a language of a few words, and what every algorithm that has one must do."""
 
 import copy
 import functools
@@ -51,7 +51,9 @@ def make_teacher():
     return copy.deepcopy(_taught())
 
 
-def make(name, *, model=None, teacher=None, train=None, settings=None, callbacks=(), parameters=None, **arguments):
+def make(
+    name, *, model=None, teacher=None, train=None, settings=None, callbacks=(), parameters=None, **arguments
+):
     kind = TRAINERS[name]
     return kind(
         make_model(seed=3) if model is None else model,
@@ -66,7 +68,7 @@ def make(name, *, model=None, teacher=None, train=None, settings=None, callbacks
             "per_device_eval_batch_size": 24,
             "learning_rate": 5e-3,
             LENGTH[name]: 2,
-            "max_steps": 80,
+            "max_steps": 240,
             "save_steps": 4,
             "bf16": False,
             **arguments,
@@ -78,7 +80,7 @@ def make(name, *, model=None, teacher=None, train=None, settings=None, callbacks
 
 
 def distance(student, teacher):
-    """Return KL(teacher, student) of the answer's first token in nats, and how often both favour the same one."""
+    """Return KL(teacher, student) of the answer's first token in nats, and how often they favour the same."""
     tokenizer = make_tokenizer()
     ids = tokenizer([row["prompt"] for row in rows_for("gkd", 64, 2)], return_tensors="pt")["input_ids"]
     with torch.no_grad():
@@ -109,7 +111,7 @@ def check_learning(name, tmp_path, **arguments):
 
 
 def check_resuming(name, tmp_path, **arguments):
-    """Killed in the first epoch and in the second, it ends with the weights and numbers of an undisturbed one."""
+    """Killed in the first epoch and the second, it ends with weights and numbers of an undisturbed one."""
 
     def run(place, *callbacks):
         trainer = make(

@@ -68,7 +68,9 @@ def declared(config: RunConfig) -> set[str]:
 @pytest.fixture
 def parts(tmp_path, passages, examples, encoder_directory, random_llama, tokenizer) -> dict[str, Path]:
     """Write the tiny system and its data down as a user has them."""
-    found = {name: tmp_path / name for name in ("generator", "teacher", "data", "passages.jsonl", "documents")}
+    found = {
+        name: tmp_path / name for name in ("generator", "teacher", "data", "passages.jsonl", "documents")
+    }
     for name in ("generator", "teacher"):
         found[name].mkdir()
         save_causal_lm(random_llama, tokenizer, found[name])

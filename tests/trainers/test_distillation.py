@@ -18,7 +18,7 @@ from trainshed.errors import ConfigError, DataError
 
 
 def test_it_learns_and_what_is_saved_loads(tmp_path):
-    check_learning("distillation", tmp_path, max_steps=120)
+    check_learning("distillation", tmp_path)
 
 
 def test_a_killed_training_ends_with_the_same_weights(tmp_path):
@@ -52,7 +52,13 @@ def test_positions_are_counted_from_the_first_token_of_a_prompt(tmp_path):
     """A model that learns a vector for each position gives the same states however much stands before."""
     torch.manual_seed(0)
     config = GPT2Config(
-        vocab_size=len(WORDS), n_positions=64, n_embd=16, n_layer=1, n_head=2, eos_token_id=1, bos_token_id=None
+        vocab_size=len(WORDS),
+        n_positions=64,
+        n_embd=16,
+        n_layer=1,
+        n_head=2,
+        eos_token_id=1,
+        bos_token_id=None,
     )
     model = GPT2LMHeadModel(config).eval()
     trainer = make("distillation", model=model, max_steps=1, save_strategy="no")
@@ -68,7 +74,12 @@ def test_positions_are_counted_from_the_first_token_of_a_prompt(tmp_path):
 def test_a_body_that_takes_only_what_it_knows_learns():
     torch.manual_seed(0)
     config = MambaConfig(
-        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, state_size=4, pad_token_id=0, eos_token_id=1
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=1,
+        state_size=4,
+        pad_token_id=0,
+        eos_token_id=1,
     )
     config.bos_token_id = None
     trainer = make("distillation", model=MambaForCausalLM(config).eval(), max_steps=2, save_strategy="no")
@@ -84,8 +95,9 @@ def test_completions_that_do_not_fit_are_refused_before_the_training():
         make("distillation", train=[{"question": "after n3 is"}])
 
 
-@pytest.mark.parametrize(("key", "value"), [("beta", 1.5), ("temperature", 0.0), ("max_completion_length", 0)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("beta", 1.5), ("temperature", 0.0), ("max_completion_length", 0)]
+)
 def test_what_trl_refuses_when_all_is_loaded_is_refused_by_the_configuration(key, value):
     with pytest.raises(ValidationError, match=key):
         DistillationParameters.split({"teacher_name_or_path": "teacher", key: value})
-

@@ -1,4 +1,4 @@
-"""Generalized knowledge distillation: it learns from a teacher, on data and on its own completions, exactly."""
+"""Generalized knowledge distillation: learning from a teacher, on data and on its own completions."""
 
 import copy
 
@@ -11,7 +11,6 @@ from taught_checks import (
     check_evaluating_changes_nothing,
     check_learning,
     check_resuming,
-    distance,
     make,
     make_teacher,
     rows_for,
@@ -49,7 +48,7 @@ def test_the_loss_is_the_mean_over_an_optimizer_step():
 
 
 def test_the_loss_counts_the_tokens_that_were_sampled_and_not_those_of_the_data():
-    """TRL divides by the data's tokens: longer answers there, which are not looked at, must change nothing."""
+    """TRL divides by the data's tokens: longer answers there, which are not looked at, change nothing."""
     ends = []
     for more in ("", " . after n1 is n2 . after n1 is n2"):
         rows = rows_for("gkd", 8, 6)
@@ -132,13 +131,13 @@ def test_completions_end_at_the_tokenizers_end_though_the_model_names_none(tmp_p
     assert loop.sampling.stop_ids == (1,)
 
 
-def test_adapters_learn_beside_frozen_weights_and_keep_their_dropout(tmp_path):
+def test_adapters_learn_beside_frozen_weights_and_keep_their_dropout():
     model = add_lora(make_model(seed=3), LoraSettings(r=8, dropout=0.1), seed=1)
     frozen = weights_hash(make_model(seed=3))
-    trainer = make("gkd", model=model, save_strategy="no", learning_rate=1e-2)
-    far = distance(model, trainer.teacher)[0]
+    trainer = make("gkd", model=model, save_strategy="no", learning_rate=1e-2, max_steps=40)
+    before = trainer.evaluate()["eval/teacher_kl"]
     trainer.train()
-    assert distance(model, trainer.teacher)[0] < 0.7 * far
+    assert trainer.evaluate()["eval/teacher_kl"] < 0.95 * before
     rates = {part.p for part in model.modules() if isinstance(part, torch.nn.Dropout)}
     assert rates == {0.1}
     assert weights_hash(model.unload()) == frozen

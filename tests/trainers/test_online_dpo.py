@@ -164,7 +164,9 @@ def test_the_gradient_is_the_mean_over_the_step_however_it_is_divided():
 
 def test_the_loss_is_that_of_dpo_before_anything_is_learnt():
     """Policy and reference are the same, so every pair that is told apart has the loss log 2."""
-    trainer = make(rewards={"long": length}, max_new_tokens=4, max_steps=1, save_strategy="no", logging_steps=1)
+    trainer = make(
+        rewards={"long": length}, max_new_tokens=4, max_steps=1, save_strategy="no", logging_steps=1
+    )
     (row,) = trainer.train().history
     assert row["train/loss"] == pytest.approx((1 - row["online_dpo/tied"]) * 0.693147, rel=1e-5)
     assert row["online_dpo/kl"] == pytest.approx(0.0, abs=1e-6)
@@ -178,7 +180,9 @@ def test_the_loss_is_that_of_dpo_before_anything_is_learnt():
         beta=[0.5],
     )
     (row,) = ipo.train().history
-    assert row["train/loss"] == pytest.approx(1 - row["online_dpo/tied"], rel=1e-5)  # (0 - 1 / (2 * 0.5)) ** 2
+    assert row["train/loss"] == pytest.approx(
+        1 - row["online_dpo/tied"], rel=1e-5
+    )  # (0 - 1 / (2 * 0.5)) ** 2
 
 
 def test_a_beta_for_each_epoch():
@@ -188,7 +192,9 @@ def test_a_beta_for_each_epoch():
         def on_step_end(self, args, state, control, **kwargs):
             seen.append(trainer_loop[0].beta)
 
-    trainer = make(train=prompts(64, seed=1), beta=[0.5, 0.1], max_steps=3, save_strategy="no", callbacks=[Note()])
+    trainer = make(
+        train=prompts(64, seed=1), beta=[0.5, 0.1], max_steps=3, save_strategy="no", callbacks=[Note()]
+    )
     trainer_loop, made = [], trainer.make_loop
 
     def keep(*given):

@@ -38,12 +38,16 @@ def test_a_teacher_with_another_number_of_tokens_is_refused_with_both():
     config = LlamaConfig(
         vocab_size=40, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
     )
-    with pytest.raises(ConfigError, match=f"student's vocabulary has {len(WORDS)} tokens and the teacher's 40"):
+    with pytest.raises(
+        ConfigError, match=f"student's vocabulary has {len(WORDS)} tokens and the teacher's 40"
+    ):
         trained(LlamaForCausalLM(config), make_tokenizer())
 
 
 def test_a_teacher_with_other_tokens_of_the_same_number_is_refused_with_some_of_them():
-    with pytest.raises(ConfigError, match=r"15 tokens each, but 14 of them differ: '\.' is token 4 of the student"):
+    with pytest.raises(
+        ConfigError, match=r"15 tokens each, but 14 of them differ: '\.' is token 4 of the student"
+    ):
         trained(make_teacher(), other_words())
 
 
@@ -67,9 +71,7 @@ def test_a_teacher_that_is_not_there_is_found_when_planning(algorithm, tmp_path)
         # TRL's own name for the key means the same
         for key in ("teacher_name_or_path", "teacher_model_name_or_path"):
             path.write_text(
-                CONFIG.format(
-                    algorithm=algorithm, student=tmp_path / "student", teacher=f"{key}: {name}"
-                )
+                CONFIG.format(algorithm=algorithm, student=tmp_path / "student", teacher=f"{key}: {name}")
             )
             if told is None:
                 assert load_config(path, environ={})
@@ -81,6 +83,7 @@ def test_a_teacher_that_is_not_there_is_found_when_planning(algorithm, tmp_path)
 def test_a_teacher_is_loaded_frozen(tmp_path):
     save_causal_lm(make_teacher().train(), make_tokenizer(), tmp_path / "teacher")
     own = GKDParameters(teacher_name_or_path=str(tmp_path / "teacher"))
-    trainer = GKDTrainer(make_model(), make_tokenizer(), rows_for("gkd", 4, 1), parameters=own)
+    rows, short = rows_for("gkd", 4, 1), {"max_new_tokens": 2}
+    trainer = GKDTrainer(make_model(), make_tokenizer(), rows, parameters=own, arguments=short)
     assert not trainer.teacher.training
     assert not any(parameter.requires_grad for parameter in trainer.teacher.parameters())

@@ -31,7 +31,7 @@ class TRLParameters(TrainerParameters):
         "bf16": "auto",
     }
     reads: ClassVar[frozenset[str]] = frozenset({"model", "data"})
-    #: what TRL refuses, or takes and goes wrong with, once everything is loaded: argument to its narrower type
+    #: argument to the narrower type of what TRL takes, which it says only once everything is loaded
     bounds: ClassVar[Mapping[str, Any]] = {}
 
     @classmethod
@@ -62,7 +62,7 @@ class RewardedTRLParameters(TRLParameters, RewardedParameters):
 
 
 class TaughtParameters(TRLParameters):
-    """The parameters of an algorithm of TRL in which a model, the student, learns from another, the teacher."""
+    """The parameters of an algorithm of TRL in which a student, the model, learns from a teacher."""
 
     hidden_arguments: ClassVar[Mapping[str, str]] = {
         **TRLParameters.hidden_arguments,

@@ -1,4 +1,4 @@
-"""On-policy distillation (arXiv 2306.13649): a student learns a teacher's distribution on completions of its own.
+"""On-policy distillation (arXiv 2306.13649): a student learns from a teacher, on its own completions.
 
 Generation and divergence are TRL's. Left out: what TRL's loop gets wrong (`trl_distillation`), teachers
 (`trl_taught`), and everything around them (`trl_family`).

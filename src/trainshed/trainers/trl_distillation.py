@@ -2,9 +2,9 @@
 
 What TRL 1.16 does otherwise, and why it is changed here:
 
-- it samples in training mode, so with the student's dropout, which is on by default, and from the global random
-  generator; here in evaluation mode, and from a seed of the step, so that an evaluation in between changes
-  nothing and is the same each time;
+- it samples in training mode, so with the student's dropout, which is on by default, and from the global
+  random generator; here in evaluation mode, and from a seed of the step, so that an evaluation in between
+  changes nothing and is the same each time;
 - it pads prompts on the left and lets models count positions from the padding, other than where it samples:
   those that learn a vector for each position were taught at the wrong ones; here positions are told;
 - it hands ``logits_to_keep`` to the body of a model, which some refuse (Mamba); here the states are cut;

@@ -329,7 +329,7 @@ def quiet_experiments() -> Iterator[None]:
 
 @contextlib.contextmanager
 def left_as_it_was(model: Any) -> Iterator[None]:
-    """Take back what TRL changes on a model: its ``forward``, its dropout, and a second adapter to compare with.
+    """Take back what TRL changes on a model: ``forward``, dropout, and a second adapter to compare with.
 
     Warnings about names that TRL gives to transformers are not shown.
     """

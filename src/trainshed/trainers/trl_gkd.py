@@ -3,11 +3,11 @@
 What TRL 1.16 does otherwise, and why it is changed here:
 
 - its loss is divided by the tokens of the data, though it is computed on the student's own completions where
-  these take their place: a step's weight depended on how long the data's completions were. Here completions are
-  sampled before the tokens of an optimizer step are counted, and the loss is the mean over them, however the
-  step was divided into micro-batches and processes;
-- it samples in training mode, so with dropout wherever ``disable_dropout`` does not reach, and from the global
-  random generator; here in evaluation mode, and from a seed of the step;
+  these take their place: a step's weight depended on how long the data's completions were. Here completions
+  are sampled before the tokens of an optimizer step are counted, and the loss is the mean over them, however
+  the step was divided into micro-batches and processes;
+- it samples in training mode, so with dropout wherever ``disable_dropout`` does not reach, and from the
+  global random generator; here in evaluation mode, and from a seed of the step;
 - it stops completions at the model's end tokens alone; here at the tokenizer's too;
 - it takes conversations alone, and pads them on the left without saying so to models that count positions;
   here any prompt with its completion, padded on the right;
@@ -163,8 +163,8 @@ class MendedGKDTrainer(SampledLoop, TRLGKDTrainer):
 def collator(pad_id: int) -> Callable[[Sequence[dict[str, Any]]], Batch]:
     """Return what makes a batch of rows as `gkd.tokenized_pairs` gives them.
 
-    Its ``input_ids``, ``attention_mask`` and ``labels`` are ``[n, t]``, padded on the right, so that positions
-    count from the first token with every model; ``prompt_length`` is ``[n]``.
+    Its ``input_ids``, ``attention_mask`` and ``labels`` are ``[n, t]``, padded on the right, so that
+    positions count from the first token with every model; ``prompt_length`` is ``[n]``.
     """
 
     def collate(rows: Sequence[dict[str, Any]]) -> Batch:

@@ -2,15 +2,15 @@
 
 What TRL 1.16 does otherwise, and why it is changed here:
 
-- its gradient is the sum over the micro-batches of an optimizer step, of which only the loss that it reports is
-  divided; here the gradient is the mean over the pairs of the step, however it was divided;
+- its gradient is the sum over the micro-batches of an optimizer step, of which only the loss that it reports
+  is divided; here the gradient is the mean over the pairs of the step, however it was divided;
 - of two completions with the same reward it takes the first for the better one; here such a pair teaches
   nothing, see ``ties``;
 - it samples in training mode and from the global random generator; here in evaluation mode and from a seed of
   the step, so that a resumed training, and one with evaluations in between, ends with the same weights;
 - it leaves out the tokens that a tokenizer puts before a plain prompt, such as the one that begins a text;
-- it samples from the whole prompt and learns from one cut to ``max_length``; here prompts that do not fit are an
-  error before the training;
+- it samples from the whole prompt and learns from one cut to ``max_length``; here prompts that do not fit are
+  an error before the training;
 - it pads on the left and lets models count positions from the padding; here positions are told;
 - it counts the padding after a completion in the KL and the entropy that it reports, and forgets its
   measurements in checkpoints; here they are those of the other trainers from rewards;

@@ -37,7 +37,7 @@ class SampledLoop(_Library):
     _sums: dict[str, float] | None = None
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate with the same draws each time; those of the training go on as if nothing had been asked."""
+        """Evaluate with the same draws each time; those of the training go on as if nothing was asked."""
         self._evaluated, self._sums = itertools.count(), {}
         try:
             with isolated_random_state():
@@ -48,7 +48,7 @@ class SampledLoop(_Library):
         return found
 
     def draw_seed(self, *names: str, training: bool) -> int:
-        """Return the seed of what is sampled now in this process: of a step, or of a batch of an evaluation."""
+        """Return the seed of what is sampled now in this process: of a step, or of an evaluation's batch."""
         place = str(self.state.global_step) if training else f"evaluation {next(self._evaluated)}"
         seed: int = self.owner.derived_seed("sampling", place)
         return derive_seed(seed, *names, str(self.accelerator.process_index))

@@ -1,7 +1,7 @@
 """TRL's trainers in which a student learns from a teacher: loading the teacher, and whether they fit.
 
-The teacher is frozen, in evaluation mode, and on the student's device while it trains. Left out: the divergence
-and what it is computed on (`gkd`, `distillation`), the loop (see `trl_family`, `exact`).
+The teacher is frozen, in evaluation mode, and on the student's device while it trains. Left out: the
+divergence and what it is computed on (`gkd`, `distillation`), the loop (see `trl_family`, `exact`).
 """
 
 import contextlib
@@ -129,8 +129,8 @@ def check_vocabularies(
     fix = "a teacher with the student's tokenizer; with another one, sft on its answers (stage `sft`)"
     if sizes[0] != sizes[1]:
         raise ConfigError(
-            f"the student's vocabulary has {sizes[0]} tokens and the teacher's {sizes[1]}: their probabilities "
-            "cannot be compared",
+            f"the student's vocabulary has {sizes[0]} tokens and the teacher's {sizes[1]}: their "
+            "probabilities cannot be compared",
             where=where,
             fix=fix,
         )

@@ -12,8 +12,8 @@ from trainshed.config.trl import TaughtParameters
 class DistillationParameters(TaughtParameters):
     """What distillation takes besides the arguments of TRL's `DistillationConfig`.
 
-    `beta` is the divergence: 0 is KL(teacher, student), 1, the default, KL(student, teacher), between them the
-    generalized Jensen-Shannon divergence; `temperature` counts for the sampling and for both models in it.
+    `beta` is the divergence: 0 is KL(teacher, student), 1, the default, KL(student, teacher), between them
+    the generalized Jensen-Shannon divergence; `temperature` counts for the sampling, and for both models.
     """
 
     arguments_table: ClassVar[str | None] = "trl.DistillationConfig"
