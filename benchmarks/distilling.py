@@ -182,11 +182,12 @@ def with_rewards(seed: int, steps: int) -> None:
     """Train a policy by online DPO, with its controls, and print a line of JSON for each."""
     tokenizer = make_tokenizer()
     rows, held_out = make_rows(3)
+    start = make_start(tokenizer, rows, seed)
     for name, ties, told in (("skip", "skip", True), ("first", "first", True), ("no signal", "first", False)):
         right = WeightedRewards({"exact_match": ExactMatch()})
         silent = WeightedRewards({"nothing": lambda prompts, **columns: [0.0] * len(prompts)})
         trainer = OnlineDPOTrainer(
-            make_start(tokenizer, rows, seed),
+            copy.deepcopy(start),
             tokenizer,
             rows,
             eval_dataset=held_out * 4,

@@ -17,7 +17,7 @@ import inspect
 from typing import Any
 
 from torch import Tensor
-from trl import DistillationTrainer as TRLDistillationTrainer
+from trl.trainer.distillation_trainer import DistillationTrainer as TRLDistillationTrainer
 
 from trainshed.policy.model import has_adapters
 from trainshed.trainers.trl_sampled import SampledLoop, sampling_from

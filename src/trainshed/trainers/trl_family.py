@@ -33,7 +33,7 @@ from trainshed.trainers.base import RunContext, TrainerSettings, isolated_random
 from trainshed.trainers.checkpoints import written_into
 from trainshed.trainers.exact import ExactTraining
 from trainshed.trainers.looped import LoopedTrainer
-from trainshed.trainers.trl_sampled import epoch_order
+from trainshed.trainers.trl_sampled import OrderedPrompts
 
 _REFERENCE = "ref"
 #: where TRL's trainers gather what they measure until it is logged
@@ -221,7 +221,7 @@ class ReferencedTrainer(TRLTrainer):
 def exact_class(kind: type) -> Any:
     """Return a class that is ``kind``, a trainer of TRL, with exact checkpoints, means and guards."""
 
-    class ExactTRL(ExactTraining, kind):  # type: ignore[misc, valid-type]
+    class ExactTRL(ExactTraining, OrderedPrompts, kind):  # type: ignore[misc, valid-type]
         def __init__(self, owner: LoopedTrainer, **options: Any) -> None:
             self.prepare(owner)
             super().__init__(**options)
@@ -229,10 +229,6 @@ def exact_class(kind: type) -> Any:
 
         def _send_telemetry(self) -> None:
             """Send nothing: no account and no network is ever needed."""
-
-        def _get_train_sampler(self, *given: Any) -> Any:
-            """Return TRL's order of the rows, such that each epoch can be asked for its own."""
-            return epoch_order(super()._get_train_sampler(*given), self.args.seed)
 
         def counts(self) -> dict[str, Any]:
             """Return TRL's counts of tokens, and what it measured since the last log line."""

@@ -41,7 +41,7 @@ class MendedOnlineDPOTrainer(SampledLoop, TRLOnlineDPOTrainer):
     """TRL's trainer with the changes that the module tells."""
 
     # `compute_loss` divides by everything that the optimizer step sees
-    loss_is_scaled_for_ga = True
+    loss_is_scaled_for_ga: Any = True
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -148,12 +148,6 @@ def check_prompts(tokenizer: Any, prompts: Any, room: int | None, what: str) -> 
             )
 
 
-def epoch_order(sampler: Any, seed: int) -> Any:
-    """Return a sampler as it is, or TRL's of shuffled prompts as an `EpochOrder`."""
-    prompts = hasattr(sampler, "repeat_count") and sampler.shuffle
-    return EpochOrder(sampler, seed) if prompts else sampler
-
-
 class EpochOrder(Sampler[int]):
     """TRL's order of prompts, which follows from the seed and the number of the epoch.
 
@@ -181,3 +175,14 @@ class EpochOrder(Sampler[int]):
 
     def __len__(self) -> int:
         return len(self.sampler)
+
+
+class OrderedPrompts(_Library):
+    """A loop of TRL that can be asked for the order of each epoch; others keep the order that they have."""
+
+    args: Any
+
+    def _get_train_sampler(self, *given: Any) -> Any:
+        sampler = super()._get_train_sampler(*given)
+        prompts = hasattr(sampler, "repeat_count") and sampler.shuffle
+        return EpochOrder(sampler, self.args.seed) if prompts else sampler
