@@ -3,7 +3,7 @@
 import pytest
 import torch
 from pydantic import ValidationError
-from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from taught_checks import (
     LENGTH,
@@ -69,21 +69,6 @@ def test_positions_are_counted_from_the_first_token_of_a_prompt(tmp_path):
         found[padding] = loop._get_last_hidden_state(model, ids, mask, 2)
     assert torch.allclose(found[0], found[3], atol=1e-6)
     assert found[0].shape == (1, 2, 16)
-
-
-def test_a_body_that_takes_only_what_it_knows_learns():
-    torch.manual_seed(0)
-    config = MambaConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        num_hidden_layers=1,
-        state_size=4,
-        pad_token_id=0,
-        eos_token_id=1,
-    )
-    config.bos_token_id = None
-    trainer = make("distillation", model=MambaForCausalLM(config).eval(), max_steps=2, save_strategy="no")
-    assert trainer.train().steps == 2
 
 
 def test_completions_that_do_not_fit_are_refused_before_the_training():

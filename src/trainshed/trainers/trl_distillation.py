@@ -7,7 +7,6 @@ What TRL 1.16 does otherwise, and why it is changed here:
   changes nothing and is the same each time;
 - it pads prompts on the left and lets models count positions from the padding, other than where it samples:
   those that learn a vector for each position were taught at the wrong ones; here positions are told;
-- it hands ``logits_to_keep`` to the body of a model, which some refuse (Mamba); here the states are cut;
 - it takes for the loss of an evaluation the mean of its batches' means; here the mean over tokens.
 
 Importing this file imports TRL.
