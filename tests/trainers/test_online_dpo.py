@@ -66,7 +66,8 @@ def test_it_learns_from_rewards():
     result = trainer.train()
     after = trainer.evaluate()
     assert after["eval/reward_right"] >= 0.8 > 0.2 > before["eval/reward_right"]
-    assert before["eval/kl"] == 0.0 < after["eval/kl"]
+    assert before["eval/kl"] == pytest.approx(0.0, abs=1e-6)
+    assert after["eval/kl"] > 0.5
     assert result.history[0]["online_dpo/tied"] > 0.5  # most pairs are both wrong at first
     assert result.history[-1]["online_dpo/score"] > 0.7
     assert "forward" not in vars(trainer.model)
@@ -231,7 +232,7 @@ def test_adapters_are_kept_near_what_they_were():
                 weight.normal_(generator=torch.Generator().manual_seed(0))
     reference = copy.deepcopy(model)
     trainer = make(model=model, rewards={"long": length}, max_new_tokens=3, max_steps=3, save_strategy="no")
-    assert trainer.evaluate()["eval/kl"] == 0.0
+    assert trainer.evaluate()["eval/kl"] == pytest.approx(0.0, abs=1e-6)
     trainer.train()
     assert weights_hash(trainer.reference_model) == weights_hash(reference) != weights_hash(model)
     assert {part.p for part in model.modules() if isinstance(part, torch.nn.Dropout)} == {0.1}
