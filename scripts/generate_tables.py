@@ -23,8 +23,9 @@ TABLES = Path(__file__).parent.parent / "src" / "trainshed" / "config" / "tables
 BASE = "transformers.TrainingArguments"
 TRL = (
     *("trl.SFTConfig", "trl.RewardConfig", "trl.DPOConfig", "trl.KTOConfig"),
-    *("trl.GRPOConfig", "trl.RLOOConfig"),
+    *("trl.GRPOConfig", "trl.RLOOConfig", "trl.DistillationConfig"),
     *("trl.experimental.orpo.ORPOConfig", "trl.experimental.cpo.CPOConfig"),
+    *("trl.experimental.gkd.GKDConfig", "trl.experimental.online_dpo.OnlineDPOConfig"),
 )
 CLASSES = (BASE, *TRL)
 NAMES = {bool: "bool", int: "int", float: "float", str: "str", dict: "dict", list: "list[str]"}

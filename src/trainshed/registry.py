@@ -92,11 +92,14 @@ TRAINERS = Registry(
     {
         "bco": "trainshed.trainers.bco:BCOTrainer",
         "cpo": "trainshed.trainers.cpo:CPOTrainer",
+        "distillation": "trainshed.trainers.distillation:DistillationTrainer",
         "dpo": "trainshed.trainers.dpo:DPOTrainer",
+        "gkd": "trainshed.trainers.gkd:GKDTrainer",
         "grpo": "trainshed.trainers.grpo:GRPOTrainer",
         "kto": "trainshed.trainers.kto:KTOTrainer",
         "lsr": "trainshed.trainers.lsr:HuggingFaceTrainerForLSR",
         "nash_md": "trainshed.trainers.nash_md:NashMDTrainer",
+        "online_dpo": "trainshed.trainers.online_dpo:OnlineDPOTrainer",
         "orpo": "trainshed.trainers.orpo:ORPOTrainer",
         "ppo": "trainshed.trainers.ppo:PPOTrainer",
         "pretrain": "trainshed.trainers.pretrain:PretrainTrainer",
@@ -109,18 +112,21 @@ TRAINERS = Registry(
         "transformer": "trainshed.trainers.transformer:ClassifierTrainer",
         "xpo": "trainshed.trainers.xpo:XPOTrainer",
     },
-    aliases={"grpo_rlvr": "grpo", "reward_modeling": "reward"},
+    aliases={"dpo_online": "online_dpo", "grpo_rlvr": "grpo", "reward_modeling": "reward"},
 )
 TRAINER_PARAMETERS = Registry(
     "trainer_parameter",
     {
         "bco": "trainshed.config.trainers.bco:BCOParameters",
         "cpo": "trainshed.config.trainers.cpo:CPOParameters",
+        "distillation": "trainshed.config.trainers.distillation:DistillationParameters",
         "dpo": "trainshed.config.trainers.dpo:DPOParameters",
+        "gkd": "trainshed.config.trainers.gkd:GKDParameters",
         "grpo": "trainshed.config.trainers.grpo:GRPOParameters",
         "kto": "trainshed.config.trainers.kto:KTOParameters",
         "lsr": "trainshed.config.trainers.lsr:LSRParameters",
         "nash_md": "trainshed.config.trainers.nash_md:NashMDParameters",
+        "online_dpo": "trainshed.config.trainers.online_dpo:OnlineDPOParameters",
         "orpo": "trainshed.config.trainers.orpo:ORPOParameters",
         "ppo": "trainshed.config.trainers.ppo:PPOParameters",
         "pretrain": "trainshed.config.trainers.pretrain:PretrainParameters",
@@ -133,7 +139,7 @@ TRAINER_PARAMETERS = Registry(
         "transformer": "trainshed.config.trainers.transformer:TransformerParameters",
         "xpo": "trainshed.config.trainers.xpo:XPOParameters",
     },
-    aliases={"grpo_rlvr": "grpo", "reward_modeling": "reward"},
+    aliases={"dpo_online": "online_dpo", "grpo_rlvr": "grpo", "reward_modeling": "reward"},
 )
 REWARDS = Registry(
     "reward",

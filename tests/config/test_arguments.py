@@ -126,4 +126,5 @@ def test_own_parameters_hide_no_argument(name):
     assert set(parameters.argument_defaults) <= set(parameters.table().fields)
     assert not set(parameters.argument_defaults) & set(parameters.hidden_arguments)
     assert parameters.__name__.endswith("Parameters")
-    parameters.split({"rewards": ["exact_match"]} if "rewards" in parameters.model_fields else {})
+    demanded = {"rewards": ["exact_match"], "teacher_name_or_path": "models/teacher"}
+    parameters.split({key: value for key, value in demanded.items() if key in parameters.model_fields})

@@ -68,9 +68,12 @@ def declared(config: RunConfig) -> set[str]:
 @pytest.fixture
 def parts(tmp_path, passages, examples, encoder_directory, random_llama, tokenizer) -> dict[str, Path]:
     """Write the tiny system and its data down as a user has them."""
-    found = {name: tmp_path / name for name in ("generator", "data", "passages.jsonl", "documents")}
-    found["generator"].mkdir()
-    save_causal_lm(random_llama, tokenizer, found["generator"])
+    found = {
+        name: tmp_path / name for name in ("generator", "teacher", "data", "passages.jsonl", "documents")
+    }
+    for name in ("generator", "teacher"):
+        found[name].mkdir()
+        save_causal_lm(random_llama, tokenizer, found[name])
     kinds = ["colour", "animal"]
     questions = [{**e.to_json(), "kind": kinds[row % 2]} for row, e in enumerate(examples)]
     write_jsonl(found["data"] / "train.jsonl", questions[:8])
@@ -157,7 +160,8 @@ def test_evaluating(configured, store, parts):
 
 
 #: trainers of TRL
-OFFLINE, JUDGED = ("cpo", "dpo", "kto", "orpo", "reward", "sft"), ("grpo", "rloo")
+OFFLINE, JUDGED = ("cpo", "dpo", "kto", "orpo", "reward", "sft"), ("grpo", "rloo", "online_dpo")
+TAUGHT = ("distillation", "gkd")
 OWN = {
     "bco": [{"max_length": 64}],
     "nash_md": [{"rewards": ["exact_match"], "rollout_batch_size": 2, "max_new_tokens": 2}],
@@ -170,6 +174,7 @@ OWN = {
     "rl": [{"total_timesteps": 32, "n_envs": 2, "n_steps": 16, "minibatch_size": 32, "eval_episodes": 1}],
     **{name: [{}] for name in OFFLINE},
     **{name: [{"rewards": ["exact_match"]}] for name in JUDGED},
+    **{name: [{}] for name in TAUGHT},
     "transformer": [
         {"max_length": 32, "chunk_overlap": 4, "text_column": "query", "calibration": "temperature"}
     ],
@@ -179,6 +184,7 @@ COLUMNS = {
     **{name: PAIRS for name in OFFLINE},
     **{name: {"columns": {"prompt": "query", "answer": "response"}} for name in JUDGED},
     "sft": {"columns": {"prompt": "query", "completion": "response"}},
+    **{name: {"columns": {"prompt": "query", "completion": "response"}} for name in TAUGHT},
     "transformer": {"columns": {"label": "kind"}},
     "bco": PAIRS,
     "nash_md": {"columns": {"prompt": "query", "answer": "response"}},
@@ -198,19 +204,22 @@ ANSWERING = {
     "ppo": set(),
     "rl": set(),
     "transformer": set(),
-    **{name: set() for name in (*OFFLINE, *JUDGED)},
+    **{name: set() for name in (*OFFLINE, *JUDGED, *TAUGHT)},
 }
 MORE_ARGUMENTS = {
     **{name: {"bf16": False, "max_length": 64} for name in OFFLINE},
     **{
         name: {"bf16": False, "beta": 0.1, "num_generations": 2, "max_completion_length": 2}
-        for name in JUDGED
+        for name in ("grpo", "rloo")
     },
+    "online_dpo": {"bf16": False, "max_new_tokens": 2, "max_length": 64},
+    "gkd": {"bf16": False, "max_new_tokens": 2, "max_length": 64},
+    "distillation": {"bf16": False, "max_completion_length": 2},
 }
 
 
 @pytest.mark.parametrize("algorithm", TRAINERS.rows)
-def test_training(configured, store, algorithm, monkeypatch):
+def test_training(configured, store, parts, algorithm, monkeypatch):
     read: set[str] = set()
     asked: set[str] = set()
     fields = {field.name for field in dataclasses.fields(RAGConfig)}
@@ -223,6 +232,8 @@ def test_training(configured, store, algorithm, monkeypatch):
     arguments = {"max_steps": 1, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2}
     for rag in ({}, {"hybrid": True}, {**store, **PROMPT}):
         for own in OWN[algorithm]:
+            if algorithm in TAUGHT:
+                own = {**own, "teacher_name_or_path": str(parts["teacher"])}
             parameters = TRAINER_PARAMETERS.get(algorithm).model_validate(own)
             training = TrainingSection(
                 algorithm, parameters, {**arguments, **MORE_ARGUMENTS.get(algorithm, {})}

@@ -27,9 +27,9 @@ _GENERATES = ("prompt",)
 ACCEPTS: Mapping[str, tuple[str, ...]] = {
     "bco": ("unpaired",),
     "cpo": ("preference",),
-    "distillation": ("prompt", "messages"),
+    "distillation": _GENERATES,
     "dpo": ("preference",),
-    "gkd": ("messages",),
+    "gkd": ("prompt-completion",),
     "grpo": _GENERATES,
     "kto": ("unpaired",),
     "mamba": ("text", "prompt-completion"),

@@ -46,6 +46,9 @@ KEY_ALIASES: Mapping[str, Mapping[str, str]] = {
         "ent_coef": "training.entropy_coef",
         "hidden_dim": "model.hidden_size",
         "value_coef": "training.vf_coef",
+        "reward_model_path": "training.reward_model",
+        "teacher_model_name_or_path": "training.teacher_name_or_path",
+        "teacher_model_revision": "training.teacher_revision",
     },
 }
 

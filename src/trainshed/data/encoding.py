@@ -81,6 +81,8 @@ def treatment_of(algorithm: str | None, values: Mapping[str, Any], fmt: RowForma
         )
     if algorithm == "reward":
         return Treatment(max_length=longest, overlong="drop", completion_only=False)
+    if algorithm == "gkd":
+        return Treatment(max_length=longest, overlong="keep_end")
     size = int(values.get("per_device_train_batch_size") or _BATCH_SIZE)
     return Treatment(
         max_length=longest,

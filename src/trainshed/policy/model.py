@@ -167,6 +167,7 @@ def has_adapters(model: Any) -> bool:
 
 
 def _arguments_of(model: Any) -> Any:
+    model = getattr(model, "module", model)  # one of several processes wraps it
     inner = model.get_base_model() if has_adapters(model) else model
     # the class's forward: mixed precision may have wrapped the object's
     return inspect.signature(type(inner).forward).parameters

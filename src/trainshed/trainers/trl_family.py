@@ -33,6 +33,7 @@ from trainshed.trainers.base import RunContext, TrainerSettings, isolated_random
 from trainshed.trainers.checkpoints import written_into
 from trainshed.trainers.exact import ExactTraining
 from trainshed.trainers.looped import LoopedTrainer
+from trainshed.trainers.trl_sampled import OrderedPrompts
 
 _REFERENCE = "ref"
 #: where TRL's trainers gather what they measure until it is logged
@@ -220,7 +221,7 @@ class ReferencedTrainer(TRLTrainer):
 def exact_class(kind: type) -> Any:
     """Return a class that is ``kind``, a trainer of TRL, with exact checkpoints, means and guards."""
 
-    class ExactTRL(ExactTraining, kind):  # type: ignore[misc, valid-type]
+    class ExactTRL(ExactTraining, OrderedPrompts, kind):  # type: ignore[misc, valid-type]
         def __init__(self, owner: LoopedTrainer, **options: Any) -> None:
             self.prepare(owner)
             super().__init__(**options)
@@ -296,8 +297,11 @@ def frozen_copy(model: Any) -> Any | None:
     Any
         The copy; None for a model with adapters, of which TRL keeps the first ones beside.
     """
-    if hasattr(model, "peft_config"):
-        return None
+    return None if hasattr(model, "peft_config") else first_weights(model)
+
+
+def first_weights(model: Any) -> Any:
+    """Return a frozen copy of the model as it is, with its adapters where it has some."""
     return copy.deepcopy(model).eval().requires_grad_(False)
 
 
@@ -321,12 +325,13 @@ def quiet_experiments() -> Iterator[None]:
 
 @contextlib.contextmanager
 def left_as_it_was(model: Any) -> Iterator[None]:
-    """Take back what TRL changes on a model: its ``forward``, and a second adapter to compare with.
+    """Take back what TRL changes on a model: ``forward``, dropout, and a second adapter to compare with.
 
     Warnings about names that TRL gives to transformers are not shown.
     """
     part = model.get_base_model() if hasattr(model, "get_base_model") else model
     before = part.__dict__.get("forward")
+    dropouts = [(inner, inner.p) for inner in model.modules() if isinstance(inner, nn.Dropout)]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
@@ -335,5 +340,7 @@ def left_as_it_was(model: Any) -> Iterator[None]:
         part.__dict__.pop("forward", None)
         if before is not None:
             part.__dict__["forward"] = before
+        for inner, share in dropouts:
+            inner.p = share
         if _REFERENCE in getattr(model, "peft_config", {}):
             model.delete_adapter(_REFERENCE)
