@@ -108,9 +108,12 @@ def comparison_table(
     by_kind: bool | Sequence[str] = False,
     decimals: int = 3,
     style: str = "rich",
+    unit: str = "questions",
 ) -> str:
     """Return a table of some systems' metrics, side by side, as text; see `comparison_rows`."""
-    rows = comparison_rows(title, columns, metrics, against=against, by_kind=by_kind, decimals=decimals)
+    rows = comparison_rows(
+        title, columns, metrics, against=against, by_kind=by_kind, decimals=decimals, unit=unit
+    )
     return rows.draw(style)
 
 
@@ -122,6 +125,7 @@ def comparison_rows(
     against: Mapping[str, str] | None = None,
     by_kind: bool | Sequence[str] = False,
     decimals: int = 3,
+    unit: str = "questions",
 ) -> ReportTable:
     """Lay some systems' metrics side by side.
 
@@ -141,6 +145,8 @@ def comparison_rows(
         Add a section for each kind of question; or only for these metrics.
     decimals
         Digits after the point.
+    unit
+        What was scored, in the plural.
 
     Raises
     ------
@@ -167,7 +173,7 @@ def comparison_rows(
         size = max(s.kinds.count(kind) for system in systems.values() for s in system.values())
         rows.append((f"{kind} (n = {size})", *[""] * (len(header) - 1)))
         rows.extend(_row(systems, pairs, metric, kind, decimals) for metric in chosen)
-    return ReportTable(title, tuple(header), tuple(rows), tuple(_notes(systems, pairs)))
+    return ReportTable(title, tuple(header), tuple(rows), tuple(_notes(systems, pairs, unit)))
 
 
 def scores_json(
@@ -289,12 +295,14 @@ def _p_value(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _notes(systems: Mapping[str, Mapping[str, Scores]], pairs: Mapping[str, str]) -> list[str]:
+def _notes(
+    systems: Mapping[str, Mapping[str, Scores]], pairs: Mapping[str, str], unit: str
+) -> list[str]:
     every = [scores for system in systems.values() for scores in system.values()]
     sizes = sorted({len(scores.ids) for scores in every})
     confidence = f"{every[0].resampling.confidence:.0%}" if every else ""
     notes = (
-        [f"{' / '.join(map(str, sizes))} questions; in brackets the {confidence} bootstrap interval"]
+        [f"{' / '.join(map(str, sizes))} {unit}; in brackets the {confidence} bootstrap interval"]
         if every
         else []
     )

@@ -24,7 +24,7 @@ from trainshed.evaluation.significance import (
 Floats = NDArray[np.float64]
 
 #: metrics of which less is better
-LOWER_IS_BETTER = frozenset({"answer_nll", "token_nll", "sequence_nll"})
+LOWER_IS_BETTER = frozenset({"answer_nll", "token_nll", "sequence_nll", "perplexity", "bits_per_byte"})
 
 
 @dataclass(frozen=True)

@@ -169,6 +169,51 @@ def paired_difference(
     return PairedDifference(_mean(kept, mass), low, high, randomisation_p(signed, resampling), kept.size)
 
 
+def geometric_interval(
+    logs: ArrayLike, *, weights: ArrayLike, resampling: Resampling | None = None
+) -> Interval:
+    """Return the weighted geometric mean and its interval: ``exp`` of what `bootstrap_interval` gives.
+
+    With mean negative log-likelihoods as ``logs`` and token counts as ``weights`` it is the perplexity.
+    """
+    found = bootstrap_interval(logs, weights=weights, resampling=resampling)
+    mean, low, high = np.exp([found.mean, found.low, found.high])
+    return Interval(float(mean), float(low), float(high), found.n)
+
+
+def geometric_difference(
+    logs: ArrayLike, baseline: ArrayLike, *, weights: ArrayLike, resampling: Resampling | None = None
+) -> PairedDifference:
+    """Return how far one weighted geometric mean lies above another on the same questions.
+
+    Each bootstrap sample draws questions, with both values of each; the p-value is that of the mean
+    difference of the logarithms (`paired_difference`).
+
+    Parameters
+    ----------
+    logs, baseline
+        Shape ``[n]``: logarithms of two systems' values. A pair with a NaN is left out.
+    weights
+        Shape ``[n]``, the same for both.
+    resampling
+        Samples, permutations, confidence and seed.
+    """
+    resampling = resampling or Resampling()
+    plain = paired_difference(logs, baseline, weights=weights, resampling=resampling)
+    if plain.n == 0:
+        return plain
+    above, below = np.asarray(logs, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
+    undefined = np.isnan(above) | np.isnan(below)
+    means, drawn = [], []
+    for values in (above, below):
+        kept, mass = _defined(np.where(undefined, np.nan, values), weights)
+        means.append(np.exp(_mean(kept, mass)))
+        # the same seed draws the same questions
+        drawn.append(np.exp(_bootstrap_means(kept, mass, resampling)))
+    low, high = _bounds(drawn[0] - drawn[1], resampling.confidence)
+    return PairedDifference(float(means[0] - means[1]), low, high, plain.p_value, plain.n)
+
+
 def randomisation_p(differences: ArrayLike, resampling: Resampling | None = None) -> float:
     """Return the two-sided p-value of the paired randomisation test.
 

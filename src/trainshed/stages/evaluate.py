@@ -28,6 +28,7 @@ from trainshed.rag.generator import Generator
 from trainshed.rag.retriever import Retriever
 from trainshed.rag.system import RAGSystem
 from trainshed.stages.context import StageContext, StageResult
+from trainshed.stages.evaluate_language import run as measure_language_model
 from trainshed.trainers.rag_data import make_generator, make_system, read_split
 
 _BATCH = 16
@@ -106,11 +107,15 @@ class _Measuring:
 def run(context: StageContext) -> StageResult:
     """Measure the system that ``model`` and ``rag`` name, and what ``evaluation`` names beside it.
 
+    Where it names measures of a language model, that is measured alone (`evaluate_language`).
+
     Returns
     -------
     StageResult
         The headline metrics.
     """
+    if context.config.evaluation.measures_language_model():
+        return measure_language_model(context)
     config, section = context.config, context.config.evaluation
     examples = read_split(config.data, section.split, limit=section.max_samples)
     if not examples:
