@@ -5,10 +5,12 @@ These keys stand in the section ``evaluation`` beside those of a RAG system. Lef
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from trainshed.config.interpolation import stage_reference
 from trainshed.config.reward_entries import OneReward, RewardEntry, RewardList, all_entries, check_reward_model
 from trainshed.config.section import INPUT, Count, Section
 
@@ -30,6 +32,11 @@ READ_BY: Mapping[str, frozenset[str]] = {
     HARNESS: frozenset({"harness_path", "harness_limit", "harness_fewshot", "batch_size"}),
 }
 """What each measure reads besides `_SHARED`."""
+
+
+def _directory(value: str) -> str:
+    """Take what is always a path for one, whether it is there or not."""
+    return value if not value or stage_reference(value) else str(Path(value).expanduser().absolute())
 
 
 class LanguageEvaluation(Section):
@@ -62,7 +69,9 @@ class LanguageEvaluation(Section):
     """Prompts that are completed at once."""
     harness_tasks: list[str] = []
     """Tasks, groups or tags of lm-evaluation-harness to measure `model` on; needs the extra `harness`."""
-    harness_path: str | None = Field(default=None, json_schema_extra=INPUT)
+    harness_path: Annotated[str, AfterValidator(_directory)] | None = Field(
+        default=None, json_schema_extra=INPUT
+    )
     """Directory of task files of your own; data files that they name are looked for there too."""
     harness_limit: Count | None = None
     """Use only the first so many documents of each task."""
