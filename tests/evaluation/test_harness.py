@@ -47,7 +47,7 @@ def lm():
 @pytest.fixture
 def tasks(tmp_path, monkeypatch):
     """A directory with two tasks and their data, and caches of the library that are empty."""
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     place = tmp_path / "tasks"
     place.mkdir()
     (place / "successors.yaml").write_text(TASK)

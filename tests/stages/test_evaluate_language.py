@@ -202,7 +202,7 @@ def test_the_harness_is_asked_for_before_anything_is_loaded(make, monkeypatch):
 
 def test_harness_tasks_beside_the_rest(make, tmp_path, monkeypatch):
     pytest.importorskip("lm_eval", reason="needs the extra `harness`")
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     place = tmp_path / "tasks"
     rows = [{"prompt": row["prompt"], "choices": [row["rejected"].strip(), row["chosen"].strip()]} for row in successors(20, seed=3)]
     write_jsonl(place / "rows.jsonl", rows)
