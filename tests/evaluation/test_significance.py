@@ -8,11 +8,11 @@ from scipy import stats
 
 from trainshed.errors import ConfigError, DataError
 from trainshed.evaluation.significance import (
-    geometric_difference,
-    geometric_interval,
     Interval,
     Resampling,
     bootstrap_interval,
+    geometric_difference,
+    geometric_interval,
     paired_difference,
     randomisation_p,
     stable_seed,

@@ -30,7 +30,7 @@ from trainshed.evaluation.harness import HarnessResult, run_harness
 from trainshed.evaluation.language import LanguageModel, LanguageScores, row_ids
 from trainshed.evaluation.perplexity import ACCEPTS, measure_perplexity
 from trainshed.evaluation.preferences import measure_preferences
-from trainshed.evaluation.report import comparison_table, write_report
+from trainshed.evaluation.report import comparison_table, scores_json, write_report
 from trainshed.evaluation.significance import Resampling
 from trainshed.evaluation.win_rate import judge_pairs
 from trainshed.files import read_json, write_atomic, write_json
@@ -87,6 +87,7 @@ class _Measuring:
             samples=self.section.bootstrap_samples, confidence=self.section.confidence, seed=self.seed
         )
         self._asked: tuple[list[Prompt], tuple[str, ...]] | None = None
+        self._said: set[str] = set()
 
     def perplexity(self) -> _Systems:
         """Return how well each model predicts the rows."""
@@ -228,6 +229,10 @@ class _Measuring:
     def _rows(self, accepts: tuple[str, ...]) -> tuple[list[Row], list[str], Any]:
         """Return rows in the best of some formats, where they came from, and their format."""
         loaded, split = read_evaluation_rows(self.context, accepts)
+        for note in loaded.notes:
+            if note not in self._said:
+                say(note)
+        self._said.update(loaded.notes)
         limit = self.section.max_samples
         return loaded.rows(split)[:limit], loaded.places[split][:limit], loaded.format
 
@@ -273,11 +278,13 @@ def run(context: StageContext) -> StageResult:
     measuring = _Measuring(context)
     found: dict[str, _Systems] = {name: getattr(measuring, name)() for name in section.language_model}
     harness = measuring.harness() if section.harness_tasks else {}
-    tables = [_table(name, systems) for name, systems in found.items()]
-    tables += _harness_tables(harness, measuring.resampling)
+    tasks = _by_task(harness, measuring.resampling)
+    tables = [_table(_TITLES[name], systems, "rows") for name, systems in found.items()]
+    tables += [_table(f"lm-evaluation-harness: {task}", systems, "documents") for task, systems in tasks.items()]
     outputs = context.directory.outputs
     write_atomic(outputs / "report.txt", "\n".join(tables))
-    write_report(outputs / "report.json", {**found, **({"harness": _harness_json(harness)} if harness else {})})
+    more = {"harness": _harness_json(harness, tasks)} if harness else {}
+    write_report(outputs / "report.json", {**found, **more})
     if {"reward", "win_rate"} & set(section.language_model):
         write_atomic(outputs / "completions.jsonl", measuring.completed())
     if "win_rate" in section.language_model:
@@ -300,33 +307,34 @@ def read_evaluation_rows(context: StageContext, accepts: tuple[str, ...]) -> tup
         named = {"test_split": section.split}
         mixture = [source.model_copy(update=named) for source in data.mixture]
         data = data.model_copy(update={**named, "test_fraction": None, "mixture": mixture})
-    loaded = load_rows(data, accepts=accepts, seed=context.config.execution.seed, splits=(split,))
-    for note in loaded.notes:
-        say(note)
-    return loaded, split
+    return load_rows(data, accepts=accepts, seed=context.config.execution.seed, splits=(split,)), split
 
 
-def _table(name: str, systems: Mapping[str, LanguageScores]) -> str:
+def _table(title: str, systems: Mapping[str, LanguageScores], unit: str) -> str:
     metrics = list(dict.fromkeys(metric for scores in systems.values() for metric in scores.metrics))
-    return comparison_table(_TITLES[name], systems, metrics, unit="rows")
+    return comparison_table(title, systems, metrics, unit=unit)
 
 
-def _harness_tables(harness: Mapping[str, HarnessResult], resampling: Resampling) -> list[str]:
-    """Return a table for each task that has values by document."""
-    tables = []
-    for task in sorted({task for result in harness.values() for task in result.documents}):
-        systems = {
+def _by_task(
+    harness: Mapping[str, HarnessResult], resampling: Resampling
+) -> dict[str, dict[str, LanguageScores]]:
+    """Return the scores of each task that has values by document."""
+    tasks = sorted({task for result in harness.values() for task in result.documents})
+    return {
+        task: {
             name: result.scores(task, resampling)
             for name, result in harness.items()
             if task in result.documents
         }
-        metrics = list(dict.fromkeys(metric for scores in systems.values() for metric in scores.metrics))
-        tables.append(comparison_table(f"lm-evaluation-harness: {task}", systems, metrics, unit="documents"))
-    return tables
+        for task in tasks
+    }
 
 
-def _harness_json(harness: Mapping[str, HarnessResult]) -> dict[str, Any]:
-    return {
+def _harness_json(
+    harness: Mapping[str, HarnessResult], tasks: Mapping[str, Mapping[str, LanguageScores]]
+) -> dict[str, Any]:
+    """Return what the library says of each model, and the models compared document by document."""
+    said = {
         name: {
             "metrics": result.metrics,
             "standard_errors": result.standard_errors,
@@ -334,6 +342,7 @@ def _harness_json(harness: Mapping[str, HarnessResult]) -> dict[str, Any]:
         }
         for name, result in harness.items()
     }
+    return {**said, "tasks": {task: scores_json(systems) for task, systems in tasks.items()}}
 
 
 def _headline(
