@@ -23,7 +23,10 @@ def arguments(runs, algorithm, given):
         (["metric_for_best_model=accuracy"], "compares what is measured on held-out rows"),
         ([*GOOD[:3], "metric_for_best_model=train/loss"], "'train/loss' is measured on the rows"),
         ([*GOOD[:3], "metric_for_best_model=train_loss"], "name a validation metric, such as loss"),
-        ([GOOD[0], GOOD[3], "eval_steps=5"], r"save_steps 0.1 \(the default\) is no multiple of eval_steps 5"),
+        (
+            [GOOD[0], GOOD[3], "eval_steps=5"],
+            r"save_steps 0.1 \(the default\) is no multiple of eval_steps 5",
+        ),
         ([GOOD[0], GOOD[3], "eval_steps=5", "save_steps=7"], "save_steps 7 is no multiple of eval_steps 5"),
         ([GOOD[3], "eval_strategy=epoch"], "save_strategy is steps, eval_strategy is epoch"),
     ],
@@ -75,7 +78,8 @@ def test_a_classifier_has_a_metric_of_its_own(runs):
 
 
 def test_the_problem_stands_at_its_key(load):
-    text = "execution: {algorithm: sft}\ntraining:\n  load_best_model_at_end: true\n  metric_for_best_model: train/loss\n"
+    text = "execution: {algorithm: sft}\ntraining:\n  load_best_model_at_end: true\n"
+    text += "  metric_for_best_model: train/loss\n"
     with pytest.raises(ConfigError) as caught:
         load(text + "  eval_strategy: epoch\n  save_strategy: epoch\n")
     assert caught.value.where == "c.yaml:4, training.metric_for_best_model"

@@ -61,7 +61,11 @@ def test_what_decides_the_result_is(runs, override):
 
 
 def test_with_the_best_checkpoint_the_steps_of_saving_decide(runs):
-    evaluated = ["training.eval_strategy=steps", "training.eval_steps=3", "training.metric_for_best_model=loss"]
+    evaluated = [
+        "training.eval_strategy=steps",
+        "training.eval_steps=3",
+        "training.metric_for_best_model=loss",
+    ]
     best = [*evaluated, "training.load_best_model_at_end=true"]
     one, other = "training.save_steps=3", "training.save_steps=6"
     assert hyper(runs, LSR, *best, one) != hyper(runs, LSR, *best, other)

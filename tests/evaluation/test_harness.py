@@ -92,7 +92,7 @@ def test_a_local_task(lm, tasks):
 
 
 def test_only_the_first_documents(lm, tasks):
-    place, rows = tasks
+    place, _ = tasks
     found = run_harness(lm, ["successors"], path=place, limit=5)
     assert found.documents["successors"]["ids"] == [f"doc{number}" for number in range(5)]
 

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from tiny_language import make_model, make_tokenizer
 from trainshed.errors import ConfigError
 from trainshed.evaluation.language import LanguageModel, LanguageScores, row_ids
 from trainshed.evaluation.report import comparison_rows
 from trainshed.evaluation.significance import Resampling
-from tiny_language import make_model, make_tokenizer
 
 RESAMPLING = Resampling(samples=400, seed=3)
 
@@ -69,7 +69,9 @@ def test_other_tokens_are_compared_by_bytes_alone():
     theirs = scores([2.5, 3.0], [2, 2], bytes_=[8, 9])
     assert ours.difference(theirs, "perplexity").n == 0
     assert ours.difference(theirs, "bits_per_byte").n == 2
-    table = comparison_rows("t", {"before": theirs, "after": ours}, ["perplexity", "bits_per_byte"], unit="rows")
+    table = comparison_rows(
+        "t", {"before": theirs, "after": ours}, ["perplexity", "bits_per_byte"], unit="rows"
+    )
     assert [row[-2] == "–" for row in table.rows] == [False, False] or table.rows[0][3] == "– "
     assert table.notes[0].startswith("2 rows;")
 

@@ -204,7 +204,10 @@ def test_harness_tasks_beside_the_rest(make, tmp_path, monkeypatch):
     pytest.importorskip("lm_eval", reason="needs the extra `harness`")
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     place = tmp_path / "tasks"
-    rows = [{"prompt": row["prompt"], "choices": [row["rejected"].strip(), row["chosen"].strip()]} for row in successors(20, seed=3)]
+    rows = [
+        {"prompt": row["prompt"], "choices": [row["rejected"].strip(), row["chosen"].strip()]}
+        for row in successors(20, seed=3)
+    ]
     write_jsonl(place / "rows.jsonl", rows)
     (place / "next.yaml").write_text(
         "task: next\ndataset_path: json\ndataset_kwargs: {data_files: {test: rows.jsonl}}\n"

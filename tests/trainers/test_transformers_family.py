@@ -337,7 +337,13 @@ def test_the_metric_of_the_best_checkpoint_is_one_that_is_measured(tmp_path):
         def evaluate(self):
             return {**super().evaluate(), "eval/rewards/margin": 1.0, "eval/runtime": 3.0}
 
-    given = {**SEVEN, "eval_strategy": "steps", "eval_steps": 2, "save_steps": 2, "load_best_model_at_end": True}
+    given = {
+        **SEVEN,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "save_steps": 2,
+        "load_best_model_at_end": True,
+    }
     for name in ("rewards/margin", "rewards_margin", "eval_rewards/margin"):
         arguments = {**given, "metric_for_best_model": name}
         assert Measured(arguments=arguments).train().metrics["eval/best"] == 1.0

@@ -56,7 +56,8 @@ def best_problems(arguments: Mapping[str, Any], *, has_default: bool) -> Iterato
         yield (
             "metric_for_best_model",
             f"{wanted} needs the validation metric that says which checkpoint is the best: set "
-            "metric_for_best_model, such as loss for the loss on held-out rows (metrics.jsonl has them as eval/...)",
+            "metric_for_best_model, such as loss for the loss on held-out rows (in metrics.jsonl they are "
+            "called eval/...)",
         )
     if isinstance(metric, str) and metric.startswith(("train/", "train_")):
         yield (

@@ -11,7 +11,13 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, Field, model_validator
 
 from trainshed.config.interpolation import stage_reference
-from trainshed.config.reward_entries import OneReward, RewardEntry, RewardList, all_entries, check_reward_model
+from trainshed.config.reward_entries import (
+    OneReward,
+    RewardEntry,
+    RewardList,
+    all_entries,
+    check_reward_model,
+)
 from trainshed.config.section import INPUT, Count, Section
 
 Measure = Literal["perplexity", "preference", "reward", "win_rate"]
@@ -42,7 +48,7 @@ def _directory(value: str) -> str:
 class LanguageEvaluation(Section):
     """The keys of ``evaluation`` that measure a language model alone."""
 
-    language_model: list[Measure] = []
+    language_model: list[Measure] = Field(default=[])
     """Measure `model` alone, in place of a RAG system: `perplexity` (of texts or completions), `preference`
     (which of two answers it finds likelier), `reward` (what its completions are worth), `win_rate` (how often
     its completions win against those of `baseline_generator`)."""
@@ -67,7 +73,7 @@ class LanguageEvaluation(Section):
     """Sample from the fewest tokens with this much probability."""
     batch_size: Count = 16
     """Prompts that are completed at once."""
-    harness_tasks: list[str] = []
+    harness_tasks: list[str] = Field(default=[])
     """Tasks, groups or tags of lm-evaluation-harness to measure `model` on; needs the extra `harness`."""
     harness_path: Annotated[str, AfterValidator(_directory)] | None = Field(
         default=None, json_schema_extra=INPUT

@@ -163,7 +163,9 @@ class TrainerParameters(Section):
         checked = table.model().model_validate({**cls.argument_defaults, **arguments})
         given = checked.model_dump(mode="json", exclude_unset=True)
         wrong = [
-            InitErrorDetails(type=PydanticCustomError("value_error", "{what}", {"what": what}), loc=(key,), input=None)
+            InitErrorDetails(
+                type=PydanticCustomError("value_error", "{what}", {"what": what}), loc=(key,), input=None
+            )
             for key, what in best_problems(given, has_default=cls.names_best_metric)
         ]
         if wrong:

@@ -1,6 +1,7 @@
 """How a YAML names rewards: a name, or a mapping with that name, a weight and the reward's options.
 
-Stands below the sections, so that they can name rewards too. Left out: the options of each reward (`rewards`).
+Stands below the sections, so that they can name rewards too. Left out: the options of each reward
+(`rewards`).
 """
 
 from collections.abc import Sequence

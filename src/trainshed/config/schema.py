@@ -1,7 +1,7 @@
 """The sections of a configuration, one pydantic class each; unknown keys are errors.
 
-What they share is in `section`, and can be imported from here too. Left out: the parameters of the algorithms (`parameters`, `trainers`) and what belongs to the plan as a whole,
-``pipeline`` and sweeps (`load`, `sweep`).
+What they share is in `section`, and can be imported from here too. Left out: the parameters of the algorithms
+(`parameters`, `trainers`) and what belongs to the plan as a whole, ``pipeline`` and sweeps (`load`, `sweep`).
 """
 
 from pathlib import Path
@@ -119,7 +119,7 @@ class ModelSection(Section):
     """Scale of the adapters; the update is multiplied by `lora_alpha / lora_r`."""
     lora_dropout: Share = 0.05
     """Dropout before the adapters."""
-    lora_target_modules: list[str] = ["all-linear"]
+    lora_target_modules: list[str] = Field(default=["all-linear"])
     """Modules that get an adapter, by the end of their names."""
     use_dora: bool = False
     """Weight-decomposed adapters (DoRA, arXiv 2402.09353)."""
@@ -171,11 +171,11 @@ class DataSection(Section):
     """Split to watch while training."""
     test_split: str = "test"
     """Split that is held out."""
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field(default={})
     """Names of columns, ours to theirs, such as `query: question`."""
     format: FormatName | None = None
     """Format of training rows, where their columns make several."""
-    mixture: list[MixtureSource] = []
+    mixture: list[MixtureSource] = Field(default=[])
     """Several datasets in place of `dataset_name`: mappings with `dataset_name`, `weight`, and keys of this
     section that are to differ (`dataset_config`, `columns`, `format`, the splits). Rows are drawn by seed,
     none twice."""
@@ -277,7 +277,7 @@ class EvaluationSection(LanguageEvaluation):
 
     split: str = "test"
     """Split to evaluate on."""
-    top_k_values: list[Count] = [1, 5, 10]
+    top_k_values: list[Count] = Field(default=[1, 5, 10])
     """Depths at which retrieval is measured."""
     max_samples: Count | None = None
     """Use only the first so many questions or rows."""
@@ -314,5 +314,5 @@ class StageEntry(Section):
 
     stage: str = "train"
     """Kind of work: `corpus`, `train`, `index` or `evaluate`."""
-    needs: list[str] = []
+    needs: list[str] = Field(default=[])
     """Stages that must be complete before; `${stages.NAME}` anywhere in a stage implies it."""

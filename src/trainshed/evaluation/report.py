@@ -295,9 +295,7 @@ def _p_value(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _notes(
-    systems: Mapping[str, Mapping[str, Scores]], pairs: Mapping[str, str], unit: str
-) -> list[str]:
+def _notes(systems: Mapping[str, Mapping[str, Scores]], pairs: Mapping[str, str], unit: str) -> list[str]:
     every = [scores for system in systems.values() for scores in system.values()]
     sizes = sorted({len(scores.ids) for scores in every})
     confidence = f"{every[0].resampling.confidence:.0%}" if every else ""

@@ -280,7 +280,9 @@ def run(context: StageContext) -> StageResult:
     harness = measuring.harness() if section.harness_tasks else {}
     tasks = _by_task(harness, measuring.resampling)
     tables = [_table(_TITLES[name], systems, "rows") for name, systems in found.items()]
-    tables += [_table(f"lm-evaluation-harness: {task}", systems, "documents") for task, systems in tasks.items()]
+    tables += [
+        _table(f"lm-evaluation-harness: {task}", systems, "documents") for task, systems in tasks.items()
+    ]
     outputs = context.directory.outputs
     write_atomic(outputs / "report.txt", "\n".join(tables))
     more = {"harness": _harness_json(harness, tasks)} if harness else {}
