@@ -139,7 +139,7 @@ def completion_kl(
     longest = max(len(completion.ids) for completion in completions)
     size = max(1, min(batch_size, _LOGITS_AT_ONCE // (vocabulary * longest)))
     found: list[float] = []
-    with task("KL", len(completions)) as shown:
+    with task("KL", len(completions)) as shown, torch.no_grad():
         for start in range(0, len(completions), size):
             part = completions[start : start + size]
             found += _kl(policy.model, reference.model, part)
@@ -147,7 +147,6 @@ def completion_kl(
     return found
 
 
-@torch.no_grad()
 def _kl(policy: Any, reference: Any, part: Sequence[Completion]) -> list[float]:
     device = next(policy.parameters()).device
     ids, mask = pad_left([completion.prompt_ids for completion in part], 0, device)
