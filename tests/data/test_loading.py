@@ -280,3 +280,23 @@ def test_a_share_that_is_held_out_needs_the_training_rows(tmp_path):
     assert list(alone.splits) == ["test"]
     assert alone.rows("test") == whole.rows("test")
     assert len(alone.rows("test")) == 10
+
+
+@pytest.mark.parametrize(
+    ("row", "answer"),
+    [
+        ({"prompt": "p", "completion": " c"}, "c"),
+        ({"prompt": "p", "completion": " c", "answer": "a"}, "a"),
+        ({"prompt": "p", "chosen": "c", "rejected": "r", "answer": "a"}, "a"),
+    ],
+)
+def test_what_becomes_a_prompt_keeps_its_other_columns(tmp_path, row, answer):
+    write_jsonl(tmp_path / "a.jsonl", [{**row, "tests": ["t"]}])
+    section = DataSection(dataset_name=str(tmp_path / "a.jsonl"))
+    loaded = load_rows(section, accepts=("prompt",))
+    assert loaded.rows("train") == [{"prompt": "p", "answer": answer, "tests": ["t"]}]
+    assert not any("left out" in note for note in loaded.notes)
+    # where an answer is trained on, the rest has no use, and a line says so
+    kept = load_rows(section, accepts=("preference", "prompt-completion"))
+    assert "tests" not in kept.rows("train")[0]
+    assert any("left out" in note and "tests" in note for note in kept.notes)

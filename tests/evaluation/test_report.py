@@ -139,3 +139,11 @@ def test_json_has_plain_numbers_intervals_and_comparisons(tmp_path):
     assert read["notes"] == {"python": "3.11"}
     assert "per_example" not in after
     assert Scores.from_json(scores_json({"a": BEFORE}, per_example=True)["a"]).to_json() == BEFORE.to_json()
+
+
+def test_what_is_no_better_either_way_has_no_mark():
+    before, after = scores(tokens=BASE, unfinished=BASE), scores(tokens=BASE + 1, unfinished=BASE + 1)
+    table = comparison_rows("t", {"before": before, "after": after}, ["tokens", "unfinished"], unit="rows")
+    assert cells(table, "tokens")["difference"] == "+1.000 [+1.000, +1.000]  "
+    assert cells(table, "unfinished")["difference"].endswith("▼")
+    assert table.notes[0].startswith("60 rows; in brackets")

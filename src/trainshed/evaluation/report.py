@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trainshed.errors import ConfigError, UnknownNameError, did_you_mean
-from trainshed.evaluation.scores import LOWER_IS_BETTER, Scores
+from trainshed.evaluation.scores import LOWER_IS_BETTER, NEITHER_IS_BETTER, Scores
 from trainshed.evaluation.significance import Interval, PairedDifference
 from trainshed.files import write_json
 
@@ -284,7 +284,7 @@ def _spread(value: Interval | PairedDifference, decimals: int, *, signed: bool =
 
 
 def _mark(difference: PairedDifference, metric: str) -> str:
-    if not difference.excludes_zero:
+    if not difference.excludes_zero or metric in NEITHER_IS_BETTER:
         return " "
     return BETTER if (difference.mean > 0) != (metric in LOWER_IS_BETTER) else WORSE
 

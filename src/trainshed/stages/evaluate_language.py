@@ -46,7 +46,7 @@ _TITLES = {
     "perplexity": "Perplexity on held-out rows",
     "preference": "Preference between held-out answers",
     "reward": "Completions of held-out prompts",
-    "win_rate": "Completions against those of the model before",
+    "win_rate": "Wins against the model before",
 }
 _Systems = dict[str, LanguageScores]
 
