@@ -18,6 +18,7 @@ import torch
 
 from trainshed.errors import ConfigError, DataError, did_you_mean, require_extra
 from trainshed.evaluation.language import LanguageModel, LanguageScores
+from trainshed.evaluation.report import scores_json
 from trainshed.evaluation.significance import Resampling
 
 _NO_FILTER = "none"
@@ -134,6 +135,36 @@ def run_harness(
             bootstrap_iters=1000,
         )
     return _result(found, lm_eval.__version__)
+
+
+def task_scores(
+    results: Mapping[str, HarnessResult], resampling: Resampling | None = None
+) -> dict[str, dict[str, LanguageScores]]:
+    """Return the scores of each task that has values by document: task to model to scores."""
+    tasks = sorted({task for result in results.values() for task in result.documents})
+    return {
+        task: {
+            name: result.scores(task, resampling)
+            for name, result in results.items()
+            if task in result.documents
+        }
+        for task in tasks
+    }
+
+
+def harness_report(
+    results: Mapping[str, HarnessResult], tasks: Mapping[str, Mapping[str, LanguageScores]]
+) -> dict[str, Any]:
+    """Return as JSON what the library says of each model, and under ``tasks`` the models compared."""
+    said = {
+        name: {
+            "metrics": result.metrics,
+            "standard_errors": result.standard_errors,
+            "version": result.version,
+        }
+        for name, result in results.items()
+    }
+    return {**said, "tasks": {task: scores_json(systems) for task, systems in tasks.items()}}
 
 
 def _check_names(tasks: Sequence[str], known: Sequence[str]) -> None:

@@ -26,11 +26,11 @@ from trainshed.evaluation.completions import (
     prompt_columns,
     reward_scores,
 )
-from trainshed.evaluation.harness import HarnessResult, run_harness
+from trainshed.evaluation.harness import HarnessResult, harness_report, run_harness, task_scores
 from trainshed.evaluation.language import LanguageModel, LanguageScores, row_ids
 from trainshed.evaluation.perplexity import ACCEPTS, measure_perplexity
 from trainshed.evaluation.preferences import measure_preferences
-from trainshed.evaluation.report import comparison_table, scores_json, write_report
+from trainshed.evaluation.report import comparison_table, write_report
 from trainshed.evaluation.significance import Resampling
 from trainshed.evaluation.win_rate import judge_pairs
 from trainshed.files import read_json, write_atomic, write_json
@@ -278,14 +278,14 @@ def run(context: StageContext) -> StageResult:
     measuring = _Measuring(context)
     found: dict[str, _Systems] = {name: getattr(measuring, name)() for name in section.language_model}
     harness = measuring.harness() if section.harness_tasks else {}
-    tasks = _by_task(harness, measuring.resampling)
+    tasks = task_scores(harness, measuring.resampling)
     tables = [_table(_TITLES[name], systems, "rows") for name, systems in found.items()]
     tables += [
         _table(f"lm-evaluation-harness: {task}", systems, "documents") for task, systems in tasks.items()
     ]
     outputs = context.directory.outputs
     write_atomic(outputs / "report.txt", "\n".join(tables))
-    more = {"harness": _harness_json(harness, tasks)} if harness else {}
+    more = {"harness": harness_report(harness, tasks)} if harness else {}
     write_report(outputs / "report.json", {**found, **more})
     if {"reward", "win_rate"} & set(section.language_model):
         write_atomic(outputs / "completions.jsonl", measuring.completed())
@@ -315,36 +315,6 @@ def read_evaluation_rows(context: StageContext, accepts: tuple[str, ...]) -> tup
 def _table(title: str, systems: Mapping[str, LanguageScores], unit: str) -> str:
     metrics = list(dict.fromkeys(metric for scores in systems.values() for metric in scores.metrics))
     return comparison_table(title, systems, metrics, unit=unit)
-
-
-def _by_task(
-    harness: Mapping[str, HarnessResult], resampling: Resampling
-) -> dict[str, dict[str, LanguageScores]]:
-    """Return the scores of each task that has values by document."""
-    tasks = sorted({task for result in harness.values() for task in result.documents})
-    return {
-        task: {
-            name: result.scores(task, resampling)
-            for name, result in harness.items()
-            if task in result.documents
-        }
-        for task in tasks
-    }
-
-
-def _harness_json(
-    harness: Mapping[str, HarnessResult], tasks: Mapping[str, Mapping[str, LanguageScores]]
-) -> dict[str, Any]:
-    """Return what the library says of each model, and the models compared document by document."""
-    said = {
-        name: {
-            "metrics": result.metrics,
-            "standard_errors": result.standard_errors,
-            "version": result.version,
-        }
-        for name, result in harness.items()
-    }
-    return {**said, "tasks": {task: scores_json(systems) for task, systems in tasks.items()}}
 
 
 def _headline(
