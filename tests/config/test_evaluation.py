@@ -43,8 +43,20 @@ def test_what_is_measured_is_what_is_read(runs):
 
 def test_every_key_is_read_by_some_measure():
     told = set().union(*READ_BY.values()) | {"language_model", "harness_tasks"}
-    assert told == set(LanguageEvaluation.model_fields)
+    assert told - {"split", "max_samples"} == set(LanguageEvaluation.model_fields)
     assert set(READ_BY) == {*MEASURES, "harness_tasks"}
+
+
+def test_tasks_alone_read_no_rows(runs, load):
+    text = STAGE.replace("language_model: perplexity", "harness_tasks: [x]")
+    text = text.replace("    data: {dataset_name: org/rows}\n", "")
+    (run,) = runs(text, "data.dataset_name=org/shared")
+    assert set(run.hyper_parameters) == {"stage", "execution", "model", "evaluation"}
+    for own, fix in (("split=x", "perplexity, preference, reward, win_rate"), ("stride=3", "it: perplexity")):
+        error = failure(load, text, f"{KEY}.{own}")
+        assert "that measures harness_tasks does not read evaluation." in error.what
+        assert fix in error.fix
+    assert "does not read data.columns" in failure(load, text, "pipeline.a.data.columns={a: b}").what
 
 
 def test_a_rag_system_reads_none_of_it(runs, load):

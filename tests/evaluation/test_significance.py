@@ -169,7 +169,7 @@ def test_more_values_than_a_block_of_memory():
 
 
 @pytest.mark.parametrize(
-    "settings_", [{"samples": 0}, {"permutations": 0}, {"confidence": 0.0}, {"confidence": 1.0}]
+    "settings_", [{"samples": -1}, {"permutations": 0}, {"confidence": 0.0}, {"confidence": 1.0}]
 )
 def test_senseless_settings_are_refused(settings_):
     with pytest.raises(ConfigError):

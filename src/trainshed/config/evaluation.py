@@ -28,14 +28,15 @@ NotNegative = Annotated[float, Field(ge=0)]
 #: what says that a language model is measured
 _CHOOSES = frozenset({"language_model", HARNESS})
 #: keys of a RAG system's evaluation that every measure of a language model reads too
-_SHARED = frozenset({"split", "max_samples", "bootstrap_samples", "confidence", "baseline_generator"})
-_GENERATES = frozenset({"max_length", "max_new_tokens", "temperature", "top_p", "batch_size"})
+_SHARED = frozenset({"bootstrap_samples", "confidence", "baseline_generator"})
+_ROWS = frozenset({"split", "max_samples", "max_length"})
+_GENERATES = frozenset({"max_new_tokens", "temperature", "top_p", "batch_size"})
 READ_BY: Mapping[str, frozenset[str]] = {
-    "perplexity": frozenset({"max_length", "stride"}),
-    "preference": frozenset({"max_length"}),
-    "reward": _GENERATES | {"rewards", "reward_model"},
-    "win_rate": _GENERATES | {"judge", "reward_model"},
-    HARNESS: frozenset({"harness_path", "harness_limit", "harness_fewshot", "batch_size"}),
+    "perplexity": _ROWS | {"stride"},
+    "preference": _ROWS,
+    "reward": _ROWS | _GENERATES | {"rewards", "reward_model"},
+    "win_rate": _ROWS | _GENERATES | {"judge", "reward_model"},
+    HARNESS: frozenset({"harness_path", "harness_limit", "harness_fewshot", "max_length", "batch_size"}),
 }
 """What each measure reads besides `_SHARED`."""
 
@@ -112,7 +113,7 @@ class LanguageEvaluation(Section):
 def evaluation_reads(
     measures: Iterable[Collection[str]], keys: Collection[str]
 ) -> dict[str, frozenset[str] | None]:
-    """Return what an evaluation reads of ``rag`` and ``evaluation``: section to keys, None for all.
+    """Return what an evaluation reads of ``rag``, ``data`` and ``evaluation``: section to keys, None for all.
 
     Parameters
     ----------
@@ -121,17 +122,15 @@ def evaluation_reads(
     keys
         All keys of the section ``evaluation``.
     """
-    found: set[str] = set()
-    rag = False
+    found, sections = set(_CHOOSES | _SHARED), set()
     for chosen in measures:
-        found |= _CHOOSES | _SHARED
         if chosen:
             found |= {key for measure in chosen for key in READ_BY.get(measure, ())}
+            sections |= {"data"} if set(chosen) - {HARNESS} else set()
         else:
-            rag = True
             found |= set(keys) - set(LanguageEvaluation.model_fields)
-    read: dict[str, frozenset[str] | None] = {"evaluation": frozenset(found)}
-    return {**read, "rag": None} if rag else read
+            sections |= {"data", "rag"}
+    return {"evaluation": frozenset(found), **dict.fromkeys(sorted(sections))}
 
 
 def measured(language_model: Any, harness_tasks: Any) -> frozenset[str]:

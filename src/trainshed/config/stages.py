@@ -84,7 +84,7 @@ class StageDraft:
             # documents are cut by the retriever's tokens; without any it is not asked
             del read["rag"]
         if self.kind == "evaluate":
-            del read["rag"]
+            del read["data"], read["rag"]
             read |= evaluation_reads(self.measured(), keys_of(SECTIONS["evaluation"]))
         return read
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainshed.config.evaluation import READ_BY, LanguageEvaluation
+from trainshed.config.evaluation import READ_BY
 from trainshed.config.fields import all_trainer_parameters, keys_of, training_keys
 from trainshed.config.parameters import TrainerParameters
 from trainshed.config.resolved import reads
@@ -93,9 +93,9 @@ def _manner(kind: str, measured: Iterable[Collection[str]]) -> str:
 
 def _measures_fix(key: str) -> str:
     """Return what would be right where an evaluation does not read a key of its own section."""
-    if key not in LanguageEvaluation.model_fields:
-        return "leave it out: it is read where a RAG system is measured, without language_model"
     names = [name for name, keys in READ_BY.items() if key in keys]
+    if not names:
+        return "leave it out: it is read where a RAG system is measured, without language_model"
     return f"leave it out, or measure what reads it: {', '.join(names)}"
 
 

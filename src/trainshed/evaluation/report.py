@@ -280,6 +280,8 @@ def _spread(value: Interval | PairedDifference, decimals: int, *, signed: bool =
     if value.n == 0 or not np.isfinite(value.mean):
         return ABSENT
     form = f"{'+' if signed else ''}.{decimals}f"
+    if not np.isfinite(value.low):
+        return f"{value.mean:{form}}"
     return f"{value.mean:{form}} [{value.low:{form}}, {value.high:{form}}]"
 
 

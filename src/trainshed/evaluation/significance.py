@@ -26,7 +26,7 @@ class Resampling:
     Parameters
     ----------
     samples
-        Bootstrap samples for an interval.
+        Bootstrap samples for an interval; 0 leaves intervals out: their bounds are NaN.
     permutations
         Random sign flips for a p-value; with few enough pairs all ``2**n`` are enumerated instead.
     confidence
@@ -41,8 +41,8 @@ class Resampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.permutations < 1:
-            raise ConfigError("bootstrap samples and permutations are counts above 0", fix="samples=2000")
+        if self.samples < 0 or self.permutations < 1:
+            raise ConfigError("bootstrap samples and permutations are counts", fix="samples=2000")
         if not 0.0 < self.confidence < 1.0:
             raise ConfigError(f"confidence {self.confidence} is not between 0 and 1", fix="confidence=0.95")
 
@@ -262,6 +262,8 @@ def _mean(values: Floats, weights: Floats | None) -> float:
 
 
 def _bounds(means: Floats, confidence: float) -> tuple[float, float]:
+    if not means.size:
+        return float("nan"), float("nan")
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(means, [tail, 1.0 - tail])
     return float(low), float(high)
