@@ -1,4 +1,4 @@
-"""lm-evaluation-harness on a local task, beside asking the model itself; needs the extra `harness`."""
+"""lm-evaluation-harness on local tasks, beside asking the model itself and our own perplexity; an extra."""
 
 import json
 import random
@@ -9,9 +9,11 @@ import torch
 pytest.importorskip("lm_eval", reason="needs the extra `harness`")
 
 from tiny_language import NUMBERS, make_model, make_tokenizer
+from trainshed.data.formats import RowFormat
 from trainshed.errors import ConfigError, DataError
 from trainshed.evaluation.harness import HarnessResult, run_harness
 from trainshed.evaluation.language import LanguageModel
+from trainshed.evaluation.perplexity import measure_perplexity
 
 TASK = """\
 task: successors
@@ -36,6 +38,8 @@ doc_to_text: ""
 doc_to_target: "after {{number}} is {{choices[0]}}"
 metric_list:
   - {metric: word_perplexity}
+  - {metric: byte_perplexity}
+  - {metric: bits_per_byte}
 """
 
 
@@ -83,8 +87,14 @@ def test_a_local_task(lm, tasks):
     assert found.documents["successors"]["values"]["acc"] == wanted
     assert found.metrics["successors"] == {"acc": pytest.approx(sum(wanted) / 12)}
     assert 0 < found.standard_errors["successors"]["acc"] < 0.2
-    # what is no mean over documents has no values by document
-    assert set(found.metrics["chains"]) == {"word_perplexity"}
+    # what is no mean over documents has no values by document; every word is a token here
+    texts = [{"text": f"after {row['number']} is {row['choices'][0]}"} for row in rows]
+    ours = measure_perplexity(lm, texts, [""] * 12, RowFormat("text"))
+    assert found.metrics["chains"] == {
+        "word_perplexity": pytest.approx(ours.mean("perplexity"), rel=1e-5),
+        "byte_perplexity": pytest.approx(2 ** ours.mean("bits_per_byte"), rel=1e-5),
+        "bits_per_byte": pytest.approx(ours.mean("bits_per_byte"), rel=1e-5),
+    }
     assert "chains" not in found.documents
     again = HarnessResult.from_json(json.loads(json.dumps(found.to_json())))
     assert again == found
