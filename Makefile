@@ -20,7 +20,7 @@ demo: setup  ## fine-tune a small RAG system on the built-in corpus and show wha
 	$(BIN)/trainshed run examples/demo.yaml --output-dir outputs/demo
 
 test: setup  ## the fast tests
-	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow'
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: setup  ## the tests that take minutes
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow

@@ -21,6 +21,7 @@ from typing import Any
 
 SEED = 1234
 N_PASSAGES, N_QUESTIONS, TOP_K, QUESTIONS_PER_STEP = 2_000, 64, 8, 4
+WARM_UP = 2 * QUESTIONS_PER_STEP
 LARGE_STORE, SEARCHES = 100_000, 64
 VOCABULARY = 8_000
 _SKIPPED = {"site-packages", "test", "tests", "idlelib", "lib2to3"}

@@ -23,7 +23,9 @@ DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"(?:^|`|\$ |bin/)trainshed ((?:--\w+ \S+ )*)([a-z]+)\b([^`\n]*)", re.MULTILINE)
+COMMAND = re.compile(
+    r"(?:^|`|\$ |bin/)trainshed ((?:--\w+ \S+ )*)([a-z]+(?:-[a-z]+)*)\b([^`\n]*)", re.MULTILINE
+)
 #: a block with one of these sections is a configuration, others are parts of one
 WHOLE = {"execution", "pipeline"}
 
@@ -183,7 +185,7 @@ def test_the_reference_has_every_key_and_verb():
         part = page.partition(f"\n### `{name}`")[2].partition("\n### ")[0]
         assert set(parameters.model_fields) <= set(training_keys(parameters))
         assert set(parameters.model_fields) <= set(re.findall(r"^\| `(\w+)`", part, re.MULTILINE))
-    verbs = re.findall(r"^## `trainshed (\w+)`", generated(DOCS / "reference" / "cli.md"), re.MULTILINE)
+    verbs = re.findall(r"^## `trainshed ([\w-]+)`", generated(DOCS / "reference" / "cli.md"), re.MULTILINE)
     assert set(verbs) == set(VERBS)
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from trainshed.trainers.lsr import HuggingFaceTrainerForLSR
     from trainshed.trainers.manager import HuggingFaceRAGTrainerManager
     from trainshed.trainers.ralt import HuggingFaceTrainerForRALT
+    from trainshed.trainers.trained import load_model
     from trainshed.trainers.transformer import ClassifierTrainer
 
 _MODULES = {
@@ -72,6 +73,7 @@ _MODULES = {
     "evaluate_rag_pipeline": "evaluation.pipeline",
     "load_config": "config.load",
     "load_examples": "data.examples",
+    "load_model": "trainers.trained",
     "register_reward": "registry",
     "register_trainer": "registry",
 }
@@ -108,6 +110,7 @@ __all__ = [
     "evaluate_rag_pipeline",
     "load_config",
     "load_examples",
+    "load_model",
     "register_reward",
     "register_trainer",
 ]

@@ -12,8 +12,8 @@ from trainshed.registry import TRAINERS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = sorted(EXAMPLES.iterdir())
-#: examples that are of no algorithm
-OTHERS = ("demo", "evaluate")
+#: examples of several algorithms together, or of none
+JOBS = {"demo", "evaluate", "index", "rlhf"}
 
 
 def planned(path, place):
@@ -22,7 +22,7 @@ def planned(path, place):
 
 def test_there_is_an_example_for_each_algorithm_and_nothing_but_yaml():
     assert all(path.suffix == ".yaml" for path in FILES)
-    assert {path.stem for path in FILES} == {*TRAINERS.rows, *OTHERS}
+    assert {path.stem for path in FILES} == {*TRAINERS.rows, *JOBS}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -30,7 +30,7 @@ def test_an_example_is_planned(path, tmp_path):
     runs = planned(path, tmp_path).runs
     assert [run.id for run in in_order(runs)] == [run.id for run in runs]
     algorithms = {run.config["training"]["algorithm"] for run in runs if run.config.get("training")}
-    assert path.stem in OTHERS or path.stem in algorithms
+    assert path.stem in JOBS or path.stem in algorithms
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

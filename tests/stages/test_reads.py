@@ -219,6 +219,7 @@ OWN = {
     "rag": [{"mode": "both"}, {"mode": "generator"}],
     "pretrain": [{"block_size": 64}],
     "ppo": [{"rewards": ["exact_match"], "rollout_batch_size": 2, "max_new_tokens": 2}],
+    "rl": [{"total_timesteps": 32, "n_envs": 2, "n_steps": 16, "minibatch_size": 32, "eval_episodes": 1}],
     **{name: [{}] for name in OFFLINE},
     **{name: [{"rewards": ["exact_match"]}] for name in JUDGED},
     "transformer": [
@@ -247,6 +248,7 @@ ANSWERING = {
     "rag": {"retrieval_temperature", "rerank_from"},
     "pretrain": set(),
     "ppo": set(),
+    "rl": set(),
     "transformer": set(),
     **{name: set() for name in (*OFFLINE, *JUDGED)},
 }

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import inspect
+import re
 from pathlib import Path
 
 import click
@@ -55,6 +56,7 @@ def describe(registry: Registry, name: str) -> str:
 
 def _first_line(text: str | None) -> str:
     paragraph = " ".join((text or "").strip().split("\n\n")[0].split())
+    paragraph = re.sub(r"; (see|arguments as in) `\w+`[^;]*\.$", ".", paragraph)
     return paragraph if len(paragraph) <= 100 else f"{paragraph[:97]}..."
 
 

@@ -29,10 +29,14 @@ class Verb:
 
 VERBS = {
     "run": Verb("trainshed.cli.run:command", "Execute a configuration; what is done already is skipped."),
+    "train": Verb("trainshed.cli.train:command", "Train a target by its default configuration or yours."),
+    "list-targets": Verb("trainshed.cli.targets:list_targets", "List what `train` can make."),
+    "history": Verb("trainshed.cli.targets:history", "List what `train` has run."),
     "plan": Verb("trainshed.cli.plan:command", "Say what `run` would do, and why."),
     "status": Verb("trainshed.cli.status:command", "Show how far the runs of an output directory are."),
     "show": Verb("trainshed.cli.show:command", "Show one run: configuration, metrics, outputs, log."),
     "evaluate": Verb("trainshed.cli.evaluate:command", "Score a ranking or a trained system."),
+    "export": Verb("trainshed.cli.export:command", "Write a trained model for other programs."),
     "ask": Verb("trainshed.cli.ask:command", "Answer a question with citations."),
     "data": Verb("trainshed.cli.data:command", "Look at training data, or convert it."),
     "init": Verb("trainshed.cli.init:command", "Write a commented example configuration."),

@@ -7,7 +7,7 @@ import click
 
 from trainshed.cli.plugins import absolute, import_plugins
 from trainshed.cli.tables import table
-from trainshed.config.load import load_config
+from trainshed.config.load import Config, load_config
 from trainshed.config.sweep import expand
 from trainshed.errors import ConfigError, did_you_mean
 from trainshed.files import disk_errors
@@ -41,11 +41,23 @@ def plan_of(
     """
     imports = absolute(imports)
     plugin_files = import_plugins(imports)
-    resolved = expand(load_config(config_path, overrides))
+    config = load_config(config_path, overrides)
+    place = output_dir or config.output_dir or Path("outputs") / config_path.stem
+    return plan_for(config, place, imports, plugin_files=plugin_files, create=create)
+
+
+def plan_for(
+    config: Config,
+    place: Path,
+    imports: Sequence[str] = (),
+    *,
+    plugin_files: Sequence[Path] = (),
+    create: bool = False,
+) -> Plan:
+    """Return the plan of a checked configuration, for the directory ``place``; see `plan_of`."""
+    resolved = expand(config)
     if not resolved:
-        raise ConfigError("the configuration describes no run", where=str(config_path))
-    configured = resolved[0].config.execution.output_dir
-    place = output_dir or (Path(configured) if configured else Path("outputs") / config_path.stem)
+        raise ConfigError("the configuration describes no run", where=config.name)
     place = place.resolve()
     cache = DigestCache(place / ".digests.json")
     plan = make_plan(resolved, place, imports=imports, plugin_files=plugin_files, cache=cache)

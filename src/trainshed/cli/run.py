@@ -57,16 +57,25 @@ def command(  # noqa: PLR0913 - click gives each option as an argument
         keep_going=keep_going,
         keep_stale=keep_stale,
     )
-    decisions = decide(plan, force=options.force, keep_stale=keep_stale)
+    result = carry_out(plan, options, dry_run=dry_run, debug=ctx.obj.debug)
+    if result is not None:
+        ctx.exit(result.exit_code)
+
+
+def carry_out(
+    plan: Plan, options: LaunchOptions, *, dry_run: bool = False, debug: bool = False
+) -> LaunchResult | None:
+    """Say what will happen, let it happen, and say what did; None when it was only to be said."""
+    decisions = decide(plan, force=options.force, keep_stale=options.keep_stale)
     click.echo(planning.decisions_table(plan, decisions))
     click.echo(f"\n{planning.summary(decisions)} in {plan.output_dir}")
     if dry_run:
-        return
+        return None
     from trainshed.cli.execute import execute_run
 
-    result = launch(plan, lambda path: execute_run(path, debug=ctx.obj.debug), options)
+    result = launch(plan, lambda path: execute_run(path, debug=debug), options)
     finish(plan, result)
-    ctx.exit(result.exit_code)
+    return result
 
 
 def configured_jobs(plan: Plan) -> int:

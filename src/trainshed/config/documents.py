@@ -71,6 +71,14 @@ class Document:
         size = len(path)
         return {p[size:]: place for p, place in self.places.items() if p[:size] == path}
 
+    def remove(self, path: KeyPath) -> None:
+        """Take away a key and what is below it; nothing happens where it is not there."""
+        above = self.get(path[:-1]) if len(path) > 1 else self.data
+        if isinstance(above, dict) and path[-1] in above:
+            del above[str(path[-1])]
+            for old in [p for p in self.places if p[: len(path)] == path]:
+                del self.places[old]
+
 
 def join(under: Any, over: Any) -> Any:
     """Return ``over`` laid over ``under``: mappings are joined key by key, anything else replaces."""

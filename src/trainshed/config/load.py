@@ -4,7 +4,7 @@ Left out: multiplying lists into runs (`sweep`).
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,12 +95,63 @@ def check_source(
     environ: Mapping[str, str] | None = None,
 ) -> Config:
     """Check a configuration that was already read; see `load_config`."""
-    written, above = Document.from_source(source), read_overrides(overrides)
-    own_keys = _algorithm_keys(written) | _algorithm_keys(above)
+    return check_documents(
+        Document.from_source(source), read_overrides(overrides), stage=stage, environ=environ
+    )
+
+
+#: lays one document over another, in place: ``shape(document, laid, whole)``
+Shape = Callable[[Document, Document, bool], None]
+
+
+def _plain(document: Document, laid: Document, whole: bool) -> None:
+    apply_overrides(document, laid)
+
+
+def check_documents(
+    written: Document,
+    above: Document,
+    *,
+    layers: Sequence[Document] = (),
+    stage: str = "train",
+    environ: Mapping[str, str] | None = None,
+    shape: Shape = _plain,
+    prune: Callable[[Document], None] = lambda document: None,
+) -> Config:
+    """Check a configuration made of several documents.
+
+    Parameters
+    ----------
+    written
+        The lowest.
+    above
+        Overrides, laid over everything.
+    layers
+        Documents between the two, each laid over those before it.
+    stage
+        Kind of work when there is no ``pipeline``.
+    environ
+        Environment that ``${env:NAME}`` reads; this process's own by default.
+    shape
+        Lays a layer (``whole`` is True) or the overrides (False) over a document, all under native names.
+    prune
+        Takes out of the joined document what it does not need.
+
+    Raises
+    ------
+    ConfigError
+        With every problem that was found.
+    """
+    own_keys = set().union(*(_algorithm_keys(document) for document in (written, *layers, above)))
     document, notes, problems = migrate(written, own_keys)
+    for layer in layers:
+        laid, more_notes, more_problems = migrate(layer, own_keys)
+        notes, problems = [*notes, *more_notes], [*problems, *more_problems]
+        shape(document, laid, True)
     laid, more_notes, more_problems = migrate(above, own_keys)
     problems += _unknown_stages(document, laid)
-    apply_overrides(document, laid)
+    shape(document, laid, False)
+    prune(document)
     templates, unset = interpolate(document, os.environ if environ is None else environ)
     reader = StageReader(document, stage)
     stages = reader.read()

@@ -29,6 +29,7 @@ KEY_ALIASES: Mapping[str, Mapping[str, str]] = {
         "n_heads": "model.num_heads",
         "d_ff": "model.intermediate_size",
         "base_model": "model.model_name_or_path",
+        "hidden_dim": "model.hidden_size",
         "model_revision": "model.revision",
         "embedding_model": "rag.retriever",
     },
@@ -41,6 +42,10 @@ KEY_ALIASES: Mapping[str, Mapping[str, str]] = {
         "batch_size": "training.per_device_train_batch_size",
         "num_epochs": "training.num_train_epochs",
         "num_workers": "training.dataloader_num_workers",
+        "clip_range_vf": "training.clip_range_value",
+        "ent_coef": "training.entropy_coef",
+        "hidden_dim": "model.hidden_size",
+        "value_coef": "training.vf_coef",
     },
 }
 
@@ -88,12 +93,18 @@ def _safetensors(value: Any) -> None:
         raise ValueError("weights are always saved as safetensors")
 
 
+def _ppo_alone(value: Any) -> None:
+    if value != "ppo":
+        raise ValueError(f"{value!r} is not there: the algorithm `rl` is PPO")
+
+
 DROPPED: Mapping[str, Mapping[str, Dropped]] = {
     "execution": {"use_wandb": Dropped("execution.trackers", _only(True, ["wandb"]))},
     "model": {
         "torch_dtype": Dropped("model.dtype"),
         "use_flash_attention_2": Dropped("model.attn_implementation", _only(True, "flash_attention_2")),
         "load_in_8bit": Dropped(fix="model.load_in_4bit"),
+        "policy_model": Dropped("execution.algorithm", _ppo_alone),
         "embedding_dim": Dropped(fix="leave it out: the retriever says how wide its embeddings are"),
     },
     "training": {

@@ -59,4 +59,4 @@ def _lay(document: Document, overrides: Document, path: KeyPath) -> None:
         if isinstance(inner, dict) and isinstance(document.get(here), dict):
             _lay(document, overrides, here)
         else:
-            document.put(here, inner, {(): COMMAND_LINE})
+            document.put(here, inner, {(): overrides.place(here), **overrides.places_below(here)})

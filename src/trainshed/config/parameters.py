@@ -92,6 +92,9 @@ class TrainerParameters(Section):
     names_best_metric
         Whether the algorithm itself names the validation metric of the best checkpoint where the user does
         not.
+    aliases
+        Keys of ``training`` that mean one of the own parameters, such as those that a name of another system
+        is read as for every algorithm.
 
     Raises
     ------
@@ -104,6 +107,7 @@ class TrainerParameters(Section):
     argument_defaults: ClassVar[Mapping[str, Any]] = {"logging_steps": 10.0, "save_total_limit": 2}
     reads: ClassVar[frozenset[str]] = frozenset({"model", "data"})
     names_best_metric: ClassVar[bool] = False
+    aliases: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

@@ -4,7 +4,7 @@ A configuration without ``pipeline`` is one stage. Left out: running a stage, an
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -260,14 +260,17 @@ class StageReader:
                 continue
             parameters = TRAINER_PARAMETERS.get(algorithm)
             known = training_keys(parameters)
-            values = {k: v for k, v in merged.get("training", {}).items() if k in known}
+            given = merged.get("training", {})
+            # an own name goes before another name for the same
+            names_given = {parameters.aliases.get(k, k): k for k in given} | {k: k for k in given}
+            values = {name: given[key] for name, key in names_given.items() if name in known}
             stage.training[algorithm] = SectionDraft(
                 "training",
                 values,
                 specs=known,
                 check=_training_check(algorithm, parameters),
                 document=self.document,
-                locate=locate,
+                locate=_under_given_names(locate, names_given),
             )
 
     def _own_keys(self, stage: StageDraft, own: Mapping[str, Any], path: KeyPath) -> None:
@@ -315,8 +318,9 @@ class StageReader:
     ) -> None:
         known = {key: spec for p in parameters.values() for key, spec in training_keys(p).items()}
         hidden = {key: reason for p in parameters.values() for key, reason in p.hidden_arguments.items()}
+        others = {key for p in parameters.values() for key in p.aliases}
         for key, value in values.items():
-            if key in known or (key in hidden and value is None):
+            if key in known or key in others or (key in hidden and value is None):
                 continue
             if key in hidden:
                 self._add(f"{key} may not be set by hand: {hidden[key]}", (*path, key), "leave it out")
@@ -370,6 +374,15 @@ def _texts(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
     elif isinstance(value, dict):
         for name, item in value.items():
             yield from _texts(item, (*path, name))
+
+
+def _under_given_names(locate: Callable[[KeyPath], KeyPath], names: Mapping[str, str]) -> Any:
+    """Return a function that finds a key of ``training`` in the document under the name that it has there."""
+
+    def found(key: KeyPath) -> KeyPath:
+        return locate((key[0], names.get(str(key[1]), key[1]), *key[2:]) if len(key) > 1 else key)
+
+    return found
 
 
 def _holds(data: Mapping[str, Any], path: KeyPath) -> bool:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from trainshed.rag.prompts import TokenizedPrompt
 
-_TOKENS_PER_BATCH, _TOKENS_PER_BATCH_CPU = 16_384, 1_024
+_TOKENS_PER_BATCH, _TOKENS_PER_BATCH_CPU, _TOKENS_PER_BATCH_CPU_HALF = 16_384, 1_024, 1_536
 _MIN_SHARED_TOKENS = 8
 # Widths are multiples of this: a library that compiles a kernel for each shape then keeps fewer of them.
 _WIDTH_STEP = 8
@@ -126,7 +126,7 @@ class AnswerModel:
         tokens_per_batch
             The most tokens, padding included, that one forward pass may hold (shared starts count in every
             row, since their keys and values do). By default 1,024 on a CPU, whose caches hold no more (8,192
-            take 1.7 times as long), and 16,384 elsewhere.
+            take 1.7 times as long), or 1,536 for a model in a half precision, and 16,384 elsewhere.
 
         Returns
         -------
@@ -134,8 +134,9 @@ class AnswerModel:
             Every prompt is in exactly one batch.
         """
         if tokens_per_batch is None:
-            on_cpu = self.model.device.type == "cpu"
-            tokens_per_batch = _TOKENS_PER_BATCH_CPU if on_cpu else _TOKENS_PER_BATCH
+            half = next(self.model.parameters()).dtype in (torch.bfloat16, torch.float16)
+            on_cpu = _TOKENS_PER_BATCH_CPU_HALF if half else _TOKENS_PER_BATCH_CPU
+            tokens_per_batch = on_cpu if self.model.device.type == "cpu" else _TOKENS_PER_BATCH
         alone, sharing = self._sharing(prompts)
         groups = []
         if alone:

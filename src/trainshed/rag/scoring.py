@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from trainshed.files import canonical_json, digest_text
+from trainshed.models.attention import PLAIN, has_ordinary_attention
 from trainshed.models.encoders import weights_hash
 from trainshed.models.precision import autocast
 from trainshed.rag.answer_logits import AnswerLogits, AnswerModel
@@ -275,7 +276,7 @@ def narrowed(model: Any, dtype: torch.dtype | None, *, plain_attention: bool) ->
             parameter.data = parameter.data.to(dtype)
     fused = getattr(result.config, "_attn_implementation", None) == "sdpa"
     if plain_attention and fused and result.device.type == "cpu":
-        result.set_attn_implementation("eager")
+        result.set_attn_implementation(PLAIN if has_ordinary_attention(result) else "eager")
     return result
 
 

@@ -26,10 +26,17 @@ from trainshed.files import read_json, write_atomic, write_json
 from trainshed.progress import task
 from trainshed.rag.generator import Generator
 from trainshed.rag.retriever import Retriever
+from trainshed.rag.stores.base import KnowledgeStore
 from trainshed.rag.system import RAGSystem
 from trainshed.stages.context import StageContext, StageResult
 from trainshed.stages.evaluate_language import run as measure_language_model
-from trainshed.trainers.rag_data import make_generator, make_system, read_split
+from trainshed.trainers.rag_data import (
+    make_generator,
+    make_retriever,
+    make_store,
+    make_system,
+    read_split,
+)
 
 _BATCH = 16
 RETRIEVAL_ROWS = ("mrr@10", "recall@1", "recall@5")
@@ -127,27 +134,39 @@ def run(context: StageContext) -> StageResult:
     resampling = Resampling(
         samples=section.bootstrap_samples, confidence=section.confidence, seed=config.execution.seed
     )
-    system = make_system(config)
     measuring = _Measuring(context, examples, resampling)
-    retrieval = _retrieval(measuring, system, section)
+    if not section.generation and config.model.model_name_or_path is None:
+        retriever = make_retriever(config.rag, device=config.execution.device)
+        retrieval = _retrieval(measuring, retriever, make_store(config, retriever), section)
+        if not retrieval:
+            raise DataError(
+                "no question names the passage that answers it, so there is nothing to measure",
+                where="data.dataset_name",
+                fix="questions with a passage_id",
+            )
+        _write(context, None, retrieval, {}, measuring.answers())
+        return StageResult(metrics=_headline(retrieval, {}))
+    system = make_system(config)
+    retrieval = _retrieval(measuring, system.retriever, system.knowledge_store, section)
     generation = _generation(measuring, system, section) if section.generation else {}
     _write(context, system, retrieval, generation, measuring.answers())
     return StageResult(metrics=_headline(retrieval, generation))
 
 
-def _retrieval(measuring: _Measuring, system: RAGSystem, section: EvaluationSection) -> dict[str, Scores]:
+def _retrieval(
+    measuring: _Measuring, retriever: Retriever, store: KnowledgeStore, section: EvaluationSection
+) -> dict[str, Scores]:
     if not any(example.passage_id is not None for example in measuring.examples):
         return {}
     depths = sorted({*section.top_k_values, 1, 5, 10})
     found: dict[str, Scores] = {}
-    store = system.knowledge_store
     if section.baseline_retriever is not None:
         device = measuring.context.config.execution.device
         name = section.baseline_retriever
         found["before"] = measuring.retrieval(
             "before", lambda: Retriever.from_names(name, device=device), store, depths
         )
-    found["after"] = measuring.retrieval("after", lambda: system.retriever, store, depths)
+    found["after"] = measuring.retrieval("after", lambda: retriever, store, depths)
     return found
 
 
@@ -215,7 +234,7 @@ def _answers(
 
 def _write(
     context: StageContext,
-    system: RAGSystem,
+    system: RAGSystem | None,
     retrieval: dict[str, Scores],
     generation: dict[str, Scores],
     answers: str,
@@ -239,7 +258,7 @@ def _write(
     write_atomic(outputs / "report.txt", "\n".join(parts))
     write_report(outputs / "report.json", {"retrieval": retrieval, "generation": generation})
     write_atomic(outputs / "answers.jsonl", answers)
-    if config.rag.knowledge_store is not None and config.model.model_name_or_path is not None:
+    if system is not None and config.rag.knowledge_store and config.model.model_name_or_path:
         system.save_references(
             outputs,
             generator=Path(config.model.model_name_or_path),

@@ -53,7 +53,7 @@ class TrainResult:
     metrics
         Final numbers, ``group/name`` to value.
     steps
-        Optimizer steps in all.
+        Optimizer steps in all; of `rl`, steps in the environments.
     history
         What was logged, in order: ``{"step": 10, "train/loss": 1.5, ...}``.
     """
@@ -85,7 +85,7 @@ class TrainerSettings:
     stop
         Tells that a signal came; None listens to SIGINT and SIGTERM itself while training.
     on_step
-        Called with (step, total) after each optimizer step.
+        Called with (step, total) after each optimizer step, of `rl` after each rollout.
     """
 
     directory: Path | None = None

@@ -6,6 +6,7 @@ out: the loops (see `loop` and `trl_family`).
 """
 
 import contextlib
+import gc
 import tempfile
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -183,9 +184,10 @@ class LoopedTrainer(Trainer):
             return TrainResult(float("nan"))
         self._check_data()
         self._measured.clear()
-        if self.device().type == "cpu":
-            keep_freed_memory()
         with contextlib.ExitStack() as stack:
+            if self.device().type == "cpu":
+                keep_freed_memory()
+                stack.enter_context(_young_garbage())
             stack.enter_context(isolated_random_state())
             stack.enter_context(_restored_verbosity())
             stop = self.settings.stop or stack.enter_context(StopRequest().listening())
@@ -284,6 +286,23 @@ def _undo_changes(module: nn.Module, use_cache: Any) -> None:
     if config is not None and use_cache is not None:
         config.use_cache = use_cache
     module.eval()
+
+
+@contextlib.contextmanager
+def _young_garbage() -> Iterator[None]:
+    """Collect garbage only among what is made from here on.
+
+    The library asks for a collection when a training starts, to free an accelerator's memory; on a CPU it
+    walks 0.25 s over what imports have made.
+    """
+    if gc.get_freeze_count():  # somebody else's decision
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextlib.contextmanager
