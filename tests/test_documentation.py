@@ -93,7 +93,7 @@ def with_files(text, place, monkeypatch):
     for name in re.findall(r"[\w/]+\.jsonl", text):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_text('{"query": "q", "response": "r"}\n')
-    for name in re.findall(r"documents: (\w+) ", text):
+    for name in re.findall(r"(?:documents|harness_path): (\w+) ", text):
         (place / name).mkdir()
 
 

@@ -13,7 +13,7 @@ from trainshed.registry import TRAINERS
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = sorted(EXAMPLES.iterdir())
 #: examples of several algorithms together, or of none
-JOBS = {"demo", "index", "rlhf"}
+JOBS = {"demo", "evaluate", "index", "rlhf"}
 
 
 def planned(path, place):

@@ -54,7 +54,6 @@ def test_what_does_not_decide_the_result_is_no_part_of_it(runs, override):
         "rag.generator_dtype=float32",
         "training.learning_rate=3",
         "training.candidates=3",
-        "training.load_best_model_at_end=true",
     ],
 )
 def test_what_decides_the_result_is(runs, override):
@@ -62,8 +61,16 @@ def test_what_decides_the_result_is(runs, override):
 
 
 def test_with_the_best_checkpoint_the_steps_of_saving_decide(runs):
-    best = "training.load_best_model_at_end=true"
-    assert hyper(runs, LSR, best, "training.save_steps=3") != hyper(runs, LSR, best)
+    evaluated = [
+        "training.eval_strategy=steps",
+        "training.eval_steps=3",
+        "training.metric_for_best_model=loss",
+    ]
+    best = [*evaluated, "training.load_best_model_at_end=true"]
+    one, other = "training.save_steps=3", "training.save_steps=6"
+    assert hyper(runs, LSR, *best, one) != hyper(runs, LSR, *best, other)
+    assert hyper(runs, LSR, *evaluated, one) == hyper(runs, LSR, *evaluated, other)
+    assert hyper(runs, LSR, *best, one) != hyper(runs, LSR, *evaluated, one)
 
 
 @pytest.mark.parametrize(

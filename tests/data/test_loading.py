@@ -255,3 +255,48 @@ def test_an_empty_split_is_told(tmp_path):
 def test_nothing_named():
     with pytest.raises(ConfigError, match="no dataset is named"):
         load_rows(DataSection())
+
+
+def test_a_split_is_read_without_the_training_rows(tmp_path):
+    write_jsonl(tmp_path / "only" / "test.jsonl", [{"prompt": "a", "completion": "b"}])
+    section = DataSection(dataset_name=str(tmp_path / "only"))
+    loaded = load_rows(section, splits=("test",))
+    assert loaded.splits == {"test": [{"prompt": "a", "completion": "b"}]}
+    with pytest.raises(DataError, match="no rows in the split validation") as caught:
+        load_rows(section, splits=("validation",))
+    assert "data.validation_fraction" in caught.value.fix
+    # one source of a mixture has the split, which is all there is of it
+    write_jsonl(tmp_path / "other" / "train.jsonl", [{"prompt": "c", "completion": "d"}])
+    mixture = [{"dataset_name": str(tmp_path / name)} for name in ("other", "only")]
+    mixed = load_rows(DataSection(mixture=mixture), splits=("test",))
+    assert mixed.splits == loaded.splits
+
+
+def test_a_share_that_is_held_out_needs_the_training_rows(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", [{"prompt": f"p{n}", "completion": "b"} for n in range(40)])
+    section = DataSection(dataset_name=str(tmp_path / "a.jsonl"), test_fraction=0.25)
+    alone = load_rows(section, splits=("test",), seed=3)
+    whole = load_rows(section, splits=("train", "test"), seed=3)
+    assert list(alone.splits) == ["test"]
+    assert alone.rows("test") == whole.rows("test")
+    assert len(alone.rows("test")) == 10
+
+
+@pytest.mark.parametrize(
+    ("row", "answer"),
+    [
+        ({"prompt": "p", "completion": " c"}, "c"),
+        ({"prompt": "p", "completion": " c", "answer": "a"}, "a"),
+        ({"prompt": "p", "chosen": "c", "rejected": "r", "answer": "a"}, "a"),
+    ],
+)
+def test_what_becomes_a_prompt_keeps_its_other_columns(tmp_path, row, answer):
+    write_jsonl(tmp_path / "a.jsonl", [{**row, "tests": ["t"]}])
+    section = DataSection(dataset_name=str(tmp_path / "a.jsonl"))
+    loaded = load_rows(section, accepts=("prompt",))
+    assert loaded.rows("train") == [{"prompt": "p", "answer": answer, "tests": ["t"]}]
+    assert not any("left out" in note for note in loaded.notes)
+    # where an answer is trained on, the rest has no use, and a line says so
+    kept = load_rows(section, accepts=("preference", "prompt-completion"))
+    assert "tests" not in kept.rows("train")[0]
+    assert any("left out" in note and "tests" in note for note in kept.notes)

@@ -6,7 +6,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from trainshed.errors import DataError
-from trainshed.evaluation.preferences import preference_margins, preference_metrics
+from trainshed.evaluation.language import LanguageModel
+from trainshed.evaluation.preferences import measure_preferences, preference_margins, preference_metrics
 
 WORDS = ["<pad>", "</s>", "[user]", "[bot]", "a", "b", "c", "d"]
 ROWS = [
@@ -102,3 +103,31 @@ def test_metrics_by_hand():
 def test_an_empty_prompt_is_named(tokenizer):
     with pytest.raises(DataError, match="pair 2, chosen"):
         preference_margins(build(0, tokenizer), tokenizer, [ROWS[0], {**ROWS[1], "prompt": ""}])
+
+
+def test_measuring_a_model_beside_its_reference(tokenizer):
+    policy, reference = (LanguageModel(build(seed, tokenizer), tokenizer) for seed in (0, 1))
+    rows = [*ROWS, {"prompt": "a", "chosen": " b", "rejected": " b"}]
+    before = measure_preferences(reference, rows, ["x", "y", "z"])
+    after = measure_preferences(policy, rows, ["x", "y", "z"], reference=before)
+    likelihood = preference_margins(policy.model, tokenizer, rows)
+    reward = preference_margins(policy.model, tokenizer, rows, reference=reference.model)
+    assert after.values["likelihood_margin"] == pytest.approx(likelihood.tolist(), abs=1e-5)
+    assert after.values["reward_margin"] == pytest.approx(reward.tolist(), abs=1e-5)
+    assert after.values["likelihood_accuracy"].tolist() == [*(likelihood[:2] > 0).double().tolist(), 0.5]
+    assert after.mean("reward_accuracy") == pytest.approx(preference_metrics(reward)["preference/accuracy"])
+    assert before.metrics == ["likelihood_accuracy", "likelihood_margin"]
+
+
+def test_both_answers_lose_the_same_of_a_long_prompt(tokenizer, capsys):
+    """Then the margin is that of the rest of the prompt."""
+    model = build(0, tokenizer)
+    long = [{**ROWS[1], "prompt": "a b c d c"}]
+    found = measure_preferences(LanguageModel(model, tokenizer, 6), long, ["row 1"])
+    # three tokens and the end are left of six for the rejected answer, so two for the prompt
+    plain = preference_margins(model, tokenizer, [{**ROWS[1], "prompt": "d c"}])
+    assert found.values["likelihood_margin"] == pytest.approx(plain.tolist(), abs=1e-5)
+    assert "1 of 1 prompts lost their beginning to fit into 6 tokens" in capsys.readouterr().err
+    with pytest.raises(DataError, match="an answer leaves no room") as caught:
+        measure_preferences(LanguageModel(model, tokenizer, 4), long, ["row 1"])
+    assert caught.value.where == "row 1"

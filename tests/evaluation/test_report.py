@@ -8,6 +8,7 @@ import pytest
 from trainshed.errors import ConfigError, DataError, UnknownNameError
 from trainshed.evaluation.report import comparison_rows, comparison_table, scores_json, write_report
 from trainshed.evaluation.scores import Scores
+from trainshed.evaluation.significance import Resampling
 
 RNG = np.random.default_rng(0)
 IDS = tuple(f"q{i}" for i in range(60))
@@ -139,3 +140,21 @@ def test_json_has_plain_numbers_intervals_and_comparisons(tmp_path):
     assert read["notes"] == {"python": "3.11"}
     assert "per_example" not in after
     assert Scores.from_json(scores_json({"a": BEFORE}, per_example=True)["a"]).to_json() == BEFORE.to_json()
+
+
+def test_without_samples_there_are_no_intervals():
+    none = Resampling(samples=0)
+    before, after = (Scores(IDS, {"f1": values}, resampling=none) for values in (BASE, BASE + 0.5))
+    row = cells(comparison_rows("t", {"before": before, "after": after}, ["f1"]), "f1")
+    assert row["before"] == f"{BASE.mean():.3f}"
+    assert row["difference"] == "+0.500  "
+    assert row["p"] == "<0.001"
+    assert json.loads(json.dumps(after.to_json()))["intervals"]["f1"]["low"] is None
+
+
+def test_what_is_no_better_either_way_has_no_mark():
+    before, after = scores(tokens=BASE, unfinished=BASE), scores(tokens=BASE + 1, unfinished=BASE + 1)
+    table = comparison_rows("t", {"before": before, "after": after}, ["tokens", "unfinished"], unit="rows")
+    assert cells(table, "tokens")["difference"] == "+1.000 [+1.000, +1.000]  "
+    assert cells(table, "unfinished")["difference"].endswith("▼")
+    assert table.notes[0].startswith("60 rows; in brackets")

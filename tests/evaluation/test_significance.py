@@ -11,6 +11,8 @@ from trainshed.evaluation.significance import (
     Interval,
     Resampling,
     bootstrap_interval,
+    geometric_difference,
+    geometric_interval,
     paired_difference,
     randomisation_p,
     stable_seed,
@@ -167,7 +169,7 @@ def test_more_values_than_a_block_of_memory():
 
 
 @pytest.mark.parametrize(
-    "settings_", [{"samples": 0}, {"permutations": 0}, {"confidence": 0.0}, {"confidence": 1.0}]
+    "settings_", [{"samples": -1}, {"permutations": 0}, {"confidence": 0.0}, {"confidence": 1.0}]
 )
 def test_senseless_settings_are_refused(settings_):
     with pytest.raises(ConfigError):
@@ -185,3 +187,27 @@ def test_senseless_settings_are_refused(settings_):
 def test_shapes_that_differ_are_refused(call):
     with pytest.raises(DataError):
         call()
+
+
+def test_geometric_means_by_hand():
+    logs, weights = np.log([2.0, 8.0]), np.array([1.0, 3.0])
+    found = geometric_interval(logs, weights=weights, resampling=Resampling(samples=2000))
+    assert found.mean == pytest.approx(2.0**2.5)
+    assert (found.low, found.high) == pytest.approx((2.0, 8.0))
+    half = geometric_difference(logs, logs - np.log(2.0), weights=weights)
+    assert half.mean == pytest.approx(2.0**2.5 / 2)
+    # each draw halves its own mean: the bounds are half of the interval's
+    assert (half.low, half.high) == pytest.approx((1.0, 4.0))
+    assert half.p_value == paired_difference(logs, logs - 1.0, weights=weights).p_value
+
+
+def test_geometric_differences_pair_the_draws():
+    """Systems that are the same differ by nothing in every draw, however different the questions are."""
+    logs = np.random.default_rng(0).normal(3.0, 2.0, 60)
+    weights = np.arange(1.0, 61.0)
+    same = geometric_difference(logs, logs, weights=weights)
+    assert (same.mean, same.low, same.high, same.p_value) == (0.0, 0.0, 0.0, 1.0)
+    undefined = np.where(np.arange(60) < 59, logs, np.nan)
+    assert geometric_difference(undefined, logs, weights=weights).n == 59
+    assert geometric_difference(logs, undefined, weights=weights).n == 59
+    assert geometric_difference(logs * np.nan, logs, weights=weights).n == 0

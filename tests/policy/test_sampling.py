@@ -67,3 +67,17 @@ def test_padding_is_cut_away():
     assert found["mask"].tolist() == [[True, False], [True, True]]
     assert found["values"].tolist() == [[1.0, 2.0], [4.0, 5.0]]
     assert torch.equal(found["wins"], batch["wins"])
+
+
+def test_without_a_temperature_the_likeliest_token_comes(random_llama, recwarn):
+    how = Sampling(max_new_tokens=4, temperature=0.0, top_p=0.3, top_k=2, stop_ids=(1,))
+    prompts = [[5, 6, 7], [8]]
+    one, other = (sample_completions(random_llama, prompts, how, seed=seed) for seed in (1, 2))
+    assert torch.equal(one.tokens, other.tokens)
+    for prompt, tokens, inside in zip(prompts, one.tokens, one.mask, strict=True):
+        ids = list(prompt)
+        for token in tokens[inside].tolist():
+            with torch.no_grad():
+                assert token == int(random_llama(torch.tensor([ids])).logits[0, -1].argmax())
+            ids.append(token)
+    assert not recwarn.list

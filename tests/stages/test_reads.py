@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from trainshed.config.evaluation import evaluation_reads
 from trainshed.config.fields import keys_of
 from trainshed.config.resolved import RunConfig, TrainingSection, reads
 from trainshed.config.schema import (
@@ -157,6 +158,57 @@ def test_evaluating(configured, store, parts):
         context, seen = configured("evaluate", rag, evaluation=evaluation)
         STAGES.get("evaluate")(context)
         assert seen - SETTINGS <= declared(context.config)
+
+
+MEASURES = {
+    "perplexity": {},
+    "preference": {"columns": {"rejected": "id", "chosen": "response"}},
+    "reward": {"columns": {"answer": "response"}},
+    "win_rate": {},
+}
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_evaluating_a_language_model(configured, parts, measure):
+    data = {"documents": None, **MEASURES[measure]}
+    data["columns"] = {"prompt": "query", "completion": "response", **data.get("columns", {})}
+    if measure != "perplexity":
+        data["columns"].pop("completion")
+    evaluation = {
+        "language_model": [measure],
+        "baseline_generator": str(parts["generator"]),
+        "rewards": ["exact_match"] if measure == "reward" else [],
+        "judge": "length" if measure == "win_rate" else None,
+        "max_new_tokens": 2,
+        "bootstrap_samples": 5,
+    }
+    context, seen = configured("evaluate", {}, data=data, evaluation=evaluation)
+    STAGES.get("evaluate")(context)
+    read = evaluation_reads([{measure}], EvaluationSection.model_fields)
+    assert not told(seen)
+    asked = {key for key in seen if key.startswith("evaluation.")}
+    assert asked == {f"evaluation.{key}" for key in read["evaluation"]}
+    assert seen - SETTINGS <= declared(context.config)
+
+
+def test_evaluating_on_tasks(configured, parts, tmp_path, monkeypatch):
+    pytest.importorskip("lm_eval", reason="needs the extra `harness`")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    write_jsonl(tmp_path / "tasks" / "rows.jsonl", [{"a": "the red", "b": ["cat", "dog"]}])
+    (tmp_path / "tasks" / "t.yaml").write_text(
+        "task: t\ndataset_path: json\ndataset_kwargs: {data_files: {test: rows.jsonl}}\n"
+        "output_type: multiple_choice\ntest_split: test\ndoc_to_text: '{{a}}'\n"
+        "doc_to_choice: '{{b}}'\ndoc_to_target: 0\nmetric_list: [{metric: acc}]\n"
+    )
+    evaluation = {"harness_tasks": ["t"], "harness_path": str(tmp_path / "tasks"), "bootstrap_samples": 5}
+    evaluation["baseline_generator"] = str(parts["generator"])
+    context, seen = configured("evaluate", {}, evaluation=evaluation)
+    STAGES.get("evaluate")(context)
+    read = evaluation_reads([{"harness_tasks"}], EvaluationSection.model_fields)
+    assert {key for key in seen if key.startswith("evaluation.")} == {
+        f"evaluation.{key}" for key in read["evaluation"]
+    }
+    assert not {key for key in seen - SETTINGS if key.startswith(("rag.", "data."))}
 
 
 #: trainers of TRL

@@ -332,6 +332,26 @@ def test_a_signal_without_a_directory_stops_too():
         Regression(arguments=SEVEN, callbacks=[callback]).train()
 
 
+def test_the_metric_of_the_best_checkpoint_is_one_that_is_measured(tmp_path):
+    class Measured(Regression):
+        def evaluate(self):
+            return {**super().evaluate(), "eval/rewards/margin": 1.0, "eval/runtime": 3.0}
+
+    given = {
+        **SEVEN,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "save_steps": 2,
+        "load_best_model_at_end": True,
+    }
+    for name in ("rewards/margin", "rewards_margin", "eval_rewards/margin"):
+        arguments = {**given, "metric_for_best_model": name}
+        assert Measured(arguments=arguments).train().metrics["eval/best"] == 1.0
+    with pytest.raises(ConfigError, match="the evaluation measures no 'rewards_margn'") as caught:
+        Measured(arguments={**given, "metric_for_best_model": "rewards_margn"}).train()
+    assert caught.value.fix == "did you mean 'rewards_margin'? Known: loss, rewards_margin"
+
+
 def test_early_stopping_and_a_resume_after_it(tmp_path):
     arguments = {**SEVEN, "eval_strategy": "steps", "eval_steps": 2, "learning_rate": 0.0}
     arguments |= {"load_best_model_at_end": True, "metric_for_best_model": "loss"}

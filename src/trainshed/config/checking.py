@@ -168,6 +168,11 @@ class SectionDraft:
         """Return whether a key has a value, in some run at least."""
         return any(path[0] == key and value is not None for path, value in self.every_value())
 
+    def each_value(self, key: str) -> list[Any]:
+        """Return the values of a key in the runs that its list makes: one where it makes none."""
+        swept = [axis.values for axis in self.axes if axis.key[1:] == (key,)]
+        return list(swept[0]) if swept else [self.base.get(key)]
+
     def _add(self, what: str, path: KeyPath, fix: str | None) -> None:
         source = self._locate((self.section, *path))
         self.problems.append(Problem(what, self._document.place(source), dotted(source), fix))

@@ -39,6 +39,7 @@ COMMON_ARGUMENTS = (
     "save_steps",
     "save_total_limit",
     "load_best_model_at_end",
+    "metric_for_best_model",
     "logging_steps",
 )
 

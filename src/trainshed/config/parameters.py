@@ -8,7 +8,11 @@ and the arguments of the third-party class that it names. Left out: the table of
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
 from trainshed.config.arguments import NO_ARGUMENTS, ArgumentTable, load_table
+from trainshed.config.best import best_problems, settled_best
 from trainshed.config.schema import SECTIONS, Section
 from trainshed.errors import ConfigError, did_you_mean
 
@@ -85,6 +89,9 @@ class TrainerParameters(Section):
         What decides the result besides ``execution`` and ``training``: names of whole sections, or of single
         keys such as ``rag.prompt``. A run is not repeated when any other key changes, so a key that is read
         and not named here makes results that are taken for those of another configuration.
+    names_best_metric
+        Whether the algorithm itself names the validation metric of the best checkpoint where the user does
+        not.
     aliases
         Keys of ``training`` that mean one of the own parameters, such as those that a name of another system
         is read as for every algorithm.
@@ -99,6 +106,7 @@ class TrainerParameters(Section):
     hidden_arguments: ClassVar[Mapping[str, str]] = COMPUTED_ARGUMENTS
     argument_defaults: ClassVar[Mapping[str, Any]] = {"logging_steps": 10.0, "save_total_limit": 2}
     reads: ClassVar[frozenset[str]] = frozenset({"model", "data"})
+    names_best_metric: ClassVar[bool] = False
     aliases: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
@@ -150,10 +158,20 @@ class TrainerParameters(Section):
         Raises
         ------
         pydantic.ValidationError
-            When a value does not fit or a key is unknown.
+            When a value does not fit, a key is unknown, or the best checkpoint is asked for by no validation
+            metric.
         """
         table = cls.table()
         arguments = {k: v for k, v in values.items() if k in table.fields and k not in cls.model_fields}
         own = cls.model_validate({k: v for k, v in values.items() if k not in arguments})
         checked = table.model().model_validate({**cls.argument_defaults, **arguments})
-        return own, checked.model_dump(mode="json", exclude_unset=True)
+        given = checked.model_dump(mode="json", exclude_unset=True)
+        wrong = [
+            InitErrorDetails(
+                type=PydanticCustomError("value_error", "{what}", {"what": what}), loc=(key,), input=None
+            )
+            for key, what in best_problems(given, has_default=cls.names_best_metric)
+        ]
+        if wrong:
+            raise ValidationError.from_exception_data(cls.__name__, wrong)
+        return own, {**given, **settled_best(given)}

@@ -1,20 +1,22 @@
 """What a YAML may say about rewards: which functions judge completions, with which weight and options.
 
 An entry of ``training.rewards`` is a name (``exact_match``, or ``module:function`` of your own), or a
-mapping with that name, a weight, and options. Left out: the functions themselves (`trainshed.rewards`).
+mapping with that name, a weight, and options (`reward_entries`). Left out: the functions themselves
+(`trainshed.rewards`).
 """
 
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from trainshed.config.parameters import TrainerParameters
+from trainshed.config.reward_entries import RewardEntry as RewardEntry
+from trainshed.config.reward_entries import RewardList as RewardList
+from trainshed.config.reward_entries import all_entries, check_reward_model
 from trainshed.config.schema import INPUT, Count, Section
-from trainshed.errors import UnknownNameError
-from trainshed.registry import REWARD_PARAMETERS, REWARDS
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -121,77 +123,11 @@ class HTTPOptions(RewardOptions):
     """Environment variable whose value is sent as a bearer token; it is written nowhere."""
 
 
-class RewardEntry(Section):
-    """One reward: its name, how much it counts, and its options."""
-
-    model_config = ConfigDict(extra="allow")
-
-    name: str
-    """Registered name, as `trainshed list rewards` shows it, or `module:function`."""
-    weight: float = 1.0
-    """What its values are multiplied by in the sum."""
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options as they were given."""
-        return dict(self.model_extra or {})
-
-    @model_validator(mode="after")
-    def _options_fit(self) -> Self:
-        if ":" in self.name:
-            return self
-        try:
-            name = REWARDS.canonical(self.name)
-        except UnknownNameError as error:
-            raise ValueError(f"{error.what}; {error.fix}, or module:function of your own") from None
-        if name in REWARD_PARAMETERS.names():
-            try:
-                REWARD_PARAMETERS.get(name).model_validate(self.options)
-            except ValidationError as error:
-                raise ValueError(f"reward {name}: {_told(error)}") from None
-        return self
-
-
-def _told(error: ValidationError) -> str:
-    """Return the first problem of the options, with the key it concerns."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"it has no option {key!r}"
-    message = str(first["msg"]).removeprefix("Value error, ")
-    return f"{key}: {message}" if key else message
-
-
 def _check_pattern(name: str, pattern: str | None) -> None:
     try:
         re.compile(pattern or "")
     except re.error as error:
         raise ValueError(f"`{name}` is no regular expression: {error}") from None
-
-
-def _entries(value: Any) -> Any:
-    """Take a name for an entry without options, and one entry for a list of it."""
-    listed = value if isinstance(value, list) else [value]
-    return [{"name": item} if isinstance(item, str) else item for item in listed]
-
-
-_ENTRY_SCHEMA = {
-    "anyOf": [
-        {"type": "string"},
-        {
-            "type": "object",
-            "properties": {"name": {"type": "string"}, "weight": {"type": "number", "default": 1.0}},
-            "required": ["name"],
-            "additionalProperties": True,
-        },
-    ]
-}
-#: a list of rewards as a YAML writes it
-RewardList = Annotated[
-    list[RewardEntry],
-    BeforeValidator(_entries),
-    WithJsonSchema({"type": "array", "items": _ENTRY_SCHEMA}),
-]
 
 
 class RewardedParameters(TrainerParameters):
@@ -205,16 +141,12 @@ class RewardedParameters(TrainerParameters):
 
     @model_validator(mode="after")
     def _judged(self) -> Self:
-        named = any(entry.name == "reward_model" for entry in self.rewards)
-        if named and self.reward_model is None:
-            raise ValueError("`rewards` names reward_model; say which model it is in `reward_model`")
+        check_reward_model("rewards", self.rewards, self.reward_model)
         return self
 
     def reward_entries(self) -> list[RewardEntry]:
         """Return every reward, the model of ``reward_model`` among them."""
-        named = any(entry.name == "reward_model" for entry in self.rewards)
-        more = [RewardEntry(name="reward_model")] if self.reward_model is not None and not named else []
-        return [*self.rewards, *more]
+        return all_entries(self.rewards, self.reward_model)
 
     @classmethod
     def split(cls, values: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:

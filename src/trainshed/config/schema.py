@@ -1,42 +1,26 @@
 """The sections of a configuration, one pydantic class each; unknown keys are errors.
 
-Extras that a field may carry:
-
-``setting``
-    it does not decide the result, so it is no part of a run's identity;
-``whole_plan``
-    there is one for all runs, so it can be neither swept nor set in a stage;
-``input``
-    it may name a local file or directory, whose content decides the result.
-
-Left out: the parameters of the algorithms (`parameters`, `trainers`) and what belongs to the plan as a whole,
-``pipeline`` and sweeps (`load`, `sweep`).
+What they share is in `section`, and can be imported from here too. Left out: the parameters of the algorithms
+(`parameters`, `trainers`) and what belongs to the plan as a whole, ``pipeline`` and sweeps (`load`, `sweep`).
 """
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from trainshed.config.evaluation import LanguageEvaluation
 from trainshed.config.formats import FormatName
+from trainshed.config.section import INPUT as INPUT
+from trainshed.config.section import SETTING as SETTING
+from trainshed.config.section import WHOLE_PLAN as WHOLE_PLAN
+from trainshed.config.section import Count as Count
+from trainshed.config.section import HeldOut as HeldOut
+from trainshed.config.section import Section as Section
+from trainshed.config.section import Share as Share
+from trainshed.config.section import Temperature as Temperature
 from trainshed.errors import UnknownNameError
 from trainshed.registry import STORES, TRACKERS, Registry
-
-SETTING: dict[str, Any] = {"setting": True}
-WHOLE_PLAN: dict[str, Any] = {"setting": True, "whole_plan": True}
-INPUT: dict[str, Any] = {"input": True}
-
-
-class Section(BaseModel):
-    """What every section shares: no unknown keys, no changes after checking, docstrings as descriptions."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-        protected_namespaces=(),
-    )
 
 
 def _absolute(value: str) -> str:
@@ -71,12 +55,6 @@ def _text(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError(f'write "{str(value).lower()}" in quotes, so that it is text')
     return str(value) if isinstance(value, int | float) else value
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Temperature = Annotated[float, Field(gt=0)]
-HeldOut = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ExecutionSection(Section):
@@ -141,7 +119,7 @@ class ModelSection(Section):
     """Scale of the adapters; the update is multiplied by `lora_alpha / lora_r`."""
     lora_dropout: Share = 0.05
     """Dropout before the adapters."""
-    lora_target_modules: list[str] = ["all-linear"]
+    lora_target_modules: list[str] = Field(default=["all-linear"])
     """Modules that get an adapter, by the end of their names."""
     use_dora: bool = False
     """Weight-decomposed adapters (DoRA, arXiv 2402.09353)."""
@@ -193,11 +171,11 @@ class DataSection(Section):
     """Split to watch while training."""
     test_split: str = "test"
     """Split that is held out."""
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field(default={})
     """Names of columns, ours to theirs, such as `query: question`."""
     format: FormatName | None = None
     """Format of training rows, where their columns make several."""
-    mixture: list[MixtureSource] = []
+    mixture: list[MixtureSource] = Field(default=[])
     """Several datasets in place of `dataset_name`: mappings with `dataset_name`, `weight`, and keys of this
     section that are to differ (`dataset_config`, `columns`, `format`, the splits). Rows are drawn by seed,
     none twice."""
@@ -294,15 +272,15 @@ class RagSection(Section):
         return self
 
 
-class EvaluationSection(Section):
-    """What is measured, on what."""
+class EvaluationSection(LanguageEvaluation):
+    """What is measured, on what: a RAG system, or with `language_model` or `harness_tasks` a model alone."""
 
     split: str = "test"
     """Split to evaluate on."""
-    top_k_values: list[Count] = [1, 5, 10]
+    top_k_values: list[Count] = Field(default=[1, 5, 10])
     """Depths at which retrieval is measured."""
     max_samples: Count | None = None
-    """Use only the first so many questions."""
+    """Use only the first so many questions or rows."""
     bootstrap_samples: Annotated[int, Field(ge=0)] = 1000
     """Resamples behind each interval; 0 leaves intervals out."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
@@ -314,7 +292,8 @@ class EvaluationSection(Section):
     baseline_retriever: str | None = Field(default=None, json_schema_extra=INPUT)
     """Retriever before training, to measure beside `rag.retriever`."""
     baseline_generator: str | None = Field(default=None, json_schema_extra=INPUT)
-    """Generator before training, to measure beside `model.model_name_or_path`, alone and with retrieval."""
+    """Generator before training, to measure beside `model.model_name_or_path`: of a RAG system alone and with
+    retrieval, of a language model as what it is compared with."""
 
 
 #: values are settings: they reach the worker's environment and no run's identity
@@ -335,5 +314,5 @@ class StageEntry(Section):
 
     stage: str = "train"
     """Kind of work: `corpus`, `train`, `index` or `evaluate`."""
-    needs: list[str] = []
+    needs: list[str] = Field(default=[])
     """Stages that must be complete before; `${stages.NAME}` anywhere in a stage implies it."""

@@ -16,6 +16,7 @@ from trainshed.config.checking import (
     check_training,
 )
 from trainshed.config.documents import Document, dotted, join
+from trainshed.config.evaluation import HARNESS, evaluation_reads, measured
 from trainshed.config.fields import (
     all_trainer_parameters,
     canonical_algorithm,
@@ -82,7 +83,16 @@ class StageDraft:
         if self.kind == "corpus" and not self.sections["data"].gives("documents"):
             # documents are cut by the retriever's tokens; without any it is not asked
             del read["rag"]
+        if self.kind == "evaluate":
+            del read["data"], read["rag"]
+            read |= evaluation_reads(self.measured(), keys_of(SECTIONS["evaluation"]))
         return read
+
+    def measured(self) -> list[frozenset[str]]:
+        """Return what is measured, in each of the runs that its lists make; nothing is a RAG system."""
+        draft = self.sections["evaluation"]
+        models, tasks = draft.each_value("language_model"), draft.each_value(HARNESS)
+        return list(dict.fromkeys(measured(model, names) for model in models for names in tasks))
 
     def axes(self, algorithm: str | None) -> Iterator[Axis]:
         """Return the axes that multiply this stage for an algorithm: those of the keys that it reads."""
@@ -182,6 +192,7 @@ class StageReader:
         stage = StageDraft(name, kind)
         self._fill(stage, merged, own, path)
         self._own_keys(stage, own if path else shared, path)
+        self._missing_keys(stage, path)
         stage.needs = self._needs(stage, entry, entries, path)
         return stage
 
@@ -274,7 +285,8 @@ class StageReader:
         if stage.kind == "train" and not parameters:
             return
         read = [stage.reads(p) for p in parameters.values()] or [stage.reads(None)]
-        for unread in find_unread(stage.kind, read, own, parameters):
+        chosen = stage.measured() if stage.kind == "evaluate" else []
+        for unread in find_unread(stage.kind, read, own, parameters, chosen):
             if path:
                 self._add(unread.what, (*path, *unread.path), unread.fix)
             else:
@@ -283,6 +295,17 @@ class StageReader:
                 self.notes.append(f"{place}: {unread.what}, so it has no effect; {unread.fix}")
         if path and stage.training:
             self._training_keys((*path, "training"), own.get("training", {}), parameters)
+
+    def _missing_keys(self, stage: StageDraft, path: KeyPath) -> None:
+        """Check that a stage which measures a language model names it, and rows to measure it on."""
+        chosen: set[str] = set().union(*stage.measured()) if stage.kind == "evaluate" else set()
+        wanted: dict[str, tuple[str, ...]] = {"model": ("model_name_or_path",)} if chosen else {}
+        if chosen - {HARNESS}:
+            wanted["data"] = ("dataset_name", "mixture")
+        for section, keys in wanted.items():
+            if not any(stage.sections[section].gives(key) for key in keys):
+                what = f"nothing says which {section} to measure with: {', '.join(sorted(chosen))}"
+                self._add(what, (*path, section), f"set {section}.{' or '.join(keys)}")
 
     def _shared_training(self, stages: list[StageDraft]) -> None:
         values = self.document.data.get("training")

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trainshed.config.evaluation import READ_BY
 from trainshed.config.fields import all_trainer_parameters, keys_of, training_keys
 from trainshed.config.parameters import TrainerParameters
 from trainshed.config.resolved import reads
@@ -43,6 +44,7 @@ def find_unread(
     read: Iterable[Read],
     given: Mapping[str, Any],
     parameters: Mapping[str, type[TrainerParameters]],
+    measured: Iterable[Collection[str]] = (),
 ) -> Iterator[Unread]:
     """Return what a stage sets without effect.
 
@@ -56,10 +58,13 @@ def find_unread(
         Section to keys, as it sets them.
     parameters
         Of its algorithms, when it trains.
+    measured
+        What it measures, when it evaluates, in each of its runs.
     """
     applying = list(read)
     declared = [reads(kind, p) for p in parameters.values()] or [reads(kind, None)]
     who = f"a stage of kind {kind!r}"
+    manner = _manner(kind, measured)
     if parameters:
         who += f" with algorithm{'s' if len(parameters) > 1 else ''} {', '.join(parameters)}"
     for section, values in given.items():
@@ -72,11 +77,26 @@ def find_unread(
             continue
         for key in _given_keys(section, values):
             if not any(_is_read(sections, section, key) for sections in applying):
-                # the one thing that a kind of stage reads only at times
                 at_times = any(_is_read(sections, section, key) for sections in declared)
-                without = " without data.documents" if at_times else ""
-                what = f"{who}{without} does not read {section}.{key}"
-                yield Unread((section, key), what, _fix(section, key, parameters))
+                what = f"{who}{manner if at_times else ''} does not read {section}.{key}"
+                fix = _measures_fix(key) if at_times and section == "evaluation" else None
+                yield Unread((section, key), what, fix or _fix(section, key, parameters))
+
+
+def _manner(kind: str, measured: Iterable[Collection[str]]) -> str:
+    """Return how a stage does what its kind does, where that decides what it reads."""
+    if kind == "corpus":
+        return " without data.documents"
+    names = sorted({name for chosen in measured for name in chosen})
+    return f" that measures {', '.join(names)}" if names else " of a RAG system"
+
+
+def _measures_fix(key: str) -> str:
+    """Return what would be right where an evaluation does not read a key of its own section."""
+    names = [name for name, keys in READ_BY.items() if key in keys]
+    if not names:
+        return "leave it out: it is read where a RAG system is measured, without language_model"
+    return f"leave it out, or measure what reads it: {', '.join(names)}"
 
 
 def readers(section: str, key: str | None) -> list[str]:

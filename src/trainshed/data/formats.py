@@ -180,7 +180,7 @@ def answers_to_turns(row: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def check_row(row: Mapping[str, Any], fmt: RowFormat, where: str) -> Row:
+def check_row(row: Mapping[str, Any], fmt: RowFormat, where: str, *, whole: bool = False) -> Row:
     """Return a row with the columns that its format knows, checked.
 
     Parameters
@@ -191,6 +191,8 @@ def check_row(row: Mapping[str, Any], fmt: RowFormat, where: str) -> Row:
         What the first row of the dataset is.
     where
         File and line or row, for messages.
+    whole
+        Whether to keep all other columns too, as those of a prompt are.
 
     Raises
     ------
@@ -209,7 +211,7 @@ def check_row(row: Mapping[str, Any], fmt: RowFormat, where: str) -> Row:
         checked[column] = _check_value(row, column, fmt, where)
     if fmt.implicit_prompt and isinstance(row.get("prompt"), str):
         _check_repeated_prompt(row["prompt"], checked["chosen"], where)
-    extra: Iterable[str] = KEPT_COLUMNS if fmt.name != "prompt" else row
+    extra: Iterable[str] = row if whole or fmt.name == "prompt" else KEPT_COLUMNS
     for column in extra:
         if column not in checked and column not in NOT_KEPT and row.get(column) is not None:
             checked[column] = row[column]

@@ -97,7 +97,7 @@ def load_rows(
     batch_size
         Rows that one device takes at once, see `class_order.interleave`.
     splits
-        Which to return; the others are read only where rows are divided.
+        Which to return; the others, those to train on too, are read only where rows are divided.
 
     Returns
     -------
@@ -112,7 +112,10 @@ def load_rows(
         Names the file, the row and the column that is wrong.
     """
     entries = _entries(section)
-    sources = [_read_source(entry, section, accepts, splits) for entry in entries]
+    read = [_read_source(entry, section, accepts, splits) for entry in entries]
+    sources = [source for source in read if source is not None]
+    if not sources:
+        raise _no_rows(entries, splits)
     notes = [note for source in sources for note in source.notes]
     divided = _divide(sources, section, seed)
     target = _common_target(sources, accepts)
@@ -127,6 +130,8 @@ def load_rows(
                 notes += _conversion_notes(source, split, held[split], made, fmt)
             elif split == TRAIN:
                 raise DataError("there are no rows to train on", where=source.name, fix="a larger dataset")
+    if not formats:
+        raise _no_rows(entries, splits)
     _check_alike(formats, sources)
     loaded = {split: _joined(split, lists, section, entries, seed, notes) for split, lists in parts.items()}
     fmt = formats[0]
@@ -142,6 +147,15 @@ def load_rows(
         {split: [row for _, row in rows] for split, rows in loaded.items()},
         {split: [where for where, _ in rows] for split, rows in loaded.items()},
         tuple(dict.fromkeys(notes)),
+    )
+
+
+def _no_rows(entries: Sequence[MixtureSource], splits: Sequence[str]) -> DataError:
+    return DataError(
+        f"the dataset has no rows in the split {' or '.join(splits)}",
+        where=", ".join(entry.dataset_name for entry in entries),
+        fix="the name of a split that is there (a single file is `train`), or a share of its rows by "
+        f"data.{splits[0]}_fraction",
     )
 
 
@@ -172,10 +186,12 @@ def _entries(section: DataSection) -> list[MixtureSource]:
 
 def _read_source(
     entry: MixtureSource, section: DataSection, accepts: Sequence[str], splits: Sequence[str]
-) -> _Source:
-    """Read the splits of one dataset that are not to be made of its training rows."""
+) -> _Source | None:
+    """Read the splits of one dataset that are not to be made of its training rows; None if it has none."""
     fractions = {VALIDATION: section.validation_fraction, TEST: section.test_fraction}
-    wanted = [TRAIN, *(name for name in splits if name != TRAIN and fractions[name] is None)]
+    needs_train = TRAIN in splits or any(fractions[name] for name in splits)
+    wanted = [TRAIN] if needs_train else []
+    wanted += [name for name in splits if name != TRAIN and fractions[name] is None]
     corpus_itself = is_corpus(Path(entry.dataset_name)) and not entry.columns
     if entry.dataset_name == "builtin" or corpus_itself:
         return _read_corpus(entry, section, accepts, wanted)
@@ -197,7 +213,6 @@ def _read_source(
         source = source or _Source(entry.dataset_name, fmt)
         source.splits[split] = rows
         source.notes += notes
-    assert source is not None  # the training split is always read, or an error
     return source
 
 
@@ -228,7 +243,7 @@ def _divide(sources: Sequence[_Source], section: DataSection, seed: int) -> list
     All sources are divided at once, so that a prompt which two of them have is in one split.
     """
     validation, test = section.validation_fraction or 0.0, section.test_fraction or 0.0
-    if not validation and not test:
+    if (not validation and not test) or not all(TRAIN in source.splits for source in sources):
         return [source.splits for source in sources]
     rows = [(number, pair) for number, source in enumerate(sources) for pair in source.splits[TRAIN]]
     divided = split_rows(

@@ -71,12 +71,16 @@ def read_checked(
             where=place,
             fix="the same columns in every split",
         )
-    if left_out := _left_out(ours, fmt):
+    # what becomes a prompt keeps all columns, for reward functions
+    made = (target for target in accepts if target == fmt.name or (fmt.name, target) in CONVERSIONS)
+    whole = fmt.name == "prompt" or next(made, None) == "prompt"
+    if not whole and (left_out := _left_out(ours, fmt)):
         notes.append(f"{where}: left out, as rows of this format have no use for them: {left_out}")
     if others := [other for other in fitting_formats(there) if other != name]:
         notes.append(f"{where}: read as {fmt}; its columns also make {', '.join(others)}")
     checked = [
-        (place, check_row(layout.ours(place, row), fmt, place)) for place, row in chain([first], iterator)
+        (place, check_row(layout.ours(place, row), fmt, place, whole=whole))
+        for place, row in chain([first], iterator)
     ]
     return checked, fmt, notes
 
@@ -146,8 +150,6 @@ def _present(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _left_out(row: Mapping[str, Any], fmt: RowFormat) -> str:
     """Return the columns that `formats.check_row` does not keep."""
-    if fmt.name == "prompt":
-        return ""
     return ", ".join(
         sorted(
             c for c in row if c not in (*COLUMNS[fmt.name], *KEPT_COLUMNS, *NOT_KEPT) and row[c] is not None

@@ -9,14 +9,21 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from trainshed.data.formats import Row
 from trainshed.errors import DataError
+from trainshed.evaluation.language import LanguageModel, LanguageScores, row_ids
+from trainshed.evaluation.significance import Resampling
+from trainshed.progress import say, task
 from trainshed.rag.answer_logits import AnswerModel
 from trainshed.rag.prompts import TokenizedPrompt
 from trainshed.rag.scoring import token_log_probs
+
+_AT_ONCE = 64
 
 
 def preference_margins(
@@ -43,14 +50,101 @@ def preference_margins(
         As in `AnswerModel.plan`.
     """
     pairs = [
-        tokenize_completion(tokenizer, row["prompt"], row[side], where=f"pair {number}, {side}")
+        prompt
         for number, row in enumerate(rows, start=1)
-        for side in ("chosen", "rejected")
+        for prompt in _tokenize_pair(tokenizer, row, f"pair {number}")
     ]
     found = completion_log_probs(policy, pairs, tokens_per_batch=tokens_per_batch)
     if reference is not None:
         found = found - completion_log_probs(reference, pairs, tokens_per_batch=tokens_per_batch)
     return found[0::2] - found[1::2]
+
+
+def measure_preferences(
+    lm: LanguageModel,
+    rows: Sequence[Row],
+    places: Sequence[str],
+    *,
+    reference: LanguageScores | None = None,
+    resampling: Resampling | None = None,
+) -> LanguageScores:
+    """Measure which of two answers a model finds likelier.
+
+    Parameters
+    ----------
+    lm
+        The model. Where a prompt and its answers are more than it reads, the beginning of the prompt is cut,
+        the same for both answers, and a line says how often.
+    rows, places
+        ``n`` checked pairs with their prompts, and where each came from.
+    reference
+        What this returned for the model that it is compared with.
+    resampling
+        Bootstrap samples, confidence and seed.
+
+    Returns
+    -------
+    LanguageScores
+        ``likelihood_accuracy`` (a tie counts half) and ``likelihood_margin``, in nats; with a reference also
+        the same of implicit rewards, ``reward_accuracy`` and ``reward_margin``.
+
+    Raises
+    ------
+    DataError
+        When there are no rows, or an answer alone is more than the model reads.
+    """
+    if not rows:
+        raise DataError("there is no pair to measure on", fix="a split with at least one row")
+    found = np.zeros((len(rows), 2))
+    limit, cut = lm.limit, 0
+    with task("preferences", len(rows)) as shown:
+        for start in range(0, len(rows), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            pairs = []
+            for row, where in zip(rows[part], places[part], strict=True):
+                pair, was_cut = _fitting(_tokenize_pair(lm.tokenizer, row, where), limit, where)
+                pairs += pair
+                cut += was_cut
+            found[part] = completion_log_probs(lm.model, pairs).double().numpy().reshape(-1, 2)
+            shown.advance(len(rows[part]))
+    if cut:
+        say(f"preference: {cut} of {len(rows)} prompts lost their beginning to fit into {limit} tokens")
+    margins = found[:, 0] - found[:, 1]
+    values = _preference_values("likelihood", margins)
+    if reference is not None:
+        values |= _preference_values("reward", margins - reference.values["likelihood_margin"])
+    return LanguageScores(row_ids(rows), values, resampling=resampling or Resampling())
+
+
+def _preference_values(name: str, margins: np.ndarray) -> dict[str, np.ndarray]:
+    """Return accuracy and margin of each pair."""
+    return {f"{name}_accuracy": (margins > 0) + 0.5 * (margins == 0), f"{name}_margin": margins}
+
+
+def _tokenize_pair(
+    tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], where: str
+) -> list[TokenizedPrompt]:
+    return [
+        tokenize_completion(tokenizer, row["prompt"], row[side], where=f"{where}, {side}")
+        for side in ("chosen", "rejected")
+    ]
+
+
+def _fitting(
+    pair: list[TokenizedPrompt], limit: int | None, where: str
+) -> tuple[list[TokenizedPrompt], bool]:
+    """Return a pair of which both prompts have lost as much of their beginning as the longer one must."""
+    over = 0 if limit is None else max(len(prompt) for prompt in pair) - limit
+    if over <= 0:
+        return pair, False
+    if any(len(prompt.prefix) < over for prompt in pair):
+        raise DataError(
+            f"an answer leaves no room for its prompt in the {limit} tokens that are read",
+            where=where,
+            fix="a shorter answer, or a greater evaluation.max_length where the model reads more",
+        )
+    kept = [TokenizedPrompt(p.prefix[over:], p.context, p.suffix, p.answer) for p in pair]
+    return kept, True
 
 
 def preference_metrics(margins: Tensor) -> dict[str, float]:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trainshed.errors import ConfigError, UnknownNameError, did_you_mean
-from trainshed.evaluation.scores import LOWER_IS_BETTER, Scores
+from trainshed.evaluation.scores import LOWER_IS_BETTER, NEITHER_IS_BETTER, Scores
 from trainshed.evaluation.significance import Interval, PairedDifference
 from trainshed.files import write_json
 
@@ -108,9 +108,12 @@ def comparison_table(
     by_kind: bool | Sequence[str] = False,
     decimals: int = 3,
     style: str = "rich",
+    unit: str = "questions",
 ) -> str:
     """Return a table of some systems' metrics, side by side, as text; see `comparison_rows`."""
-    rows = comparison_rows(title, columns, metrics, against=against, by_kind=by_kind, decimals=decimals)
+    rows = comparison_rows(
+        title, columns, metrics, against=against, by_kind=by_kind, decimals=decimals, unit=unit
+    )
     return rows.draw(style)
 
 
@@ -122,6 +125,7 @@ def comparison_rows(
     against: Mapping[str, str] | None = None,
     by_kind: bool | Sequence[str] = False,
     decimals: int = 3,
+    unit: str = "questions",
 ) -> ReportTable:
     """Lay some systems' metrics side by side.
 
@@ -141,6 +145,8 @@ def comparison_rows(
         Add a section for each kind of question; or only for these metrics.
     decimals
         Digits after the point.
+    unit
+        What was scored, in the plural.
 
     Raises
     ------
@@ -167,7 +173,7 @@ def comparison_rows(
         size = max(s.kinds.count(kind) for system in systems.values() for s in system.values())
         rows.append((f"{kind} (n = {size})", *[""] * (len(header) - 1)))
         rows.extend(_row(systems, pairs, metric, kind, decimals) for metric in chosen)
-    return ReportTable(title, tuple(header), tuple(rows), tuple(_notes(systems, pairs)))
+    return ReportTable(title, tuple(header), tuple(rows), tuple(_notes(systems, pairs, unit)))
 
 
 def scores_json(
@@ -274,11 +280,13 @@ def _spread(value: Interval | PairedDifference, decimals: int, *, signed: bool =
     if value.n == 0 or not np.isfinite(value.mean):
         return ABSENT
     form = f"{'+' if signed else ''}.{decimals}f"
+    if not np.isfinite(value.low):
+        return f"{value.mean:{form}}"
     return f"{value.mean:{form}} [{value.low:{form}}, {value.high:{form}}]"
 
 
 def _mark(difference: PairedDifference, metric: str) -> str:
-    if not difference.excludes_zero:
+    if not difference.excludes_zero or metric in NEITHER_IS_BETTER:
         return " "
     return BETTER if (difference.mean > 0) != (metric in LOWER_IS_BETTER) else WORSE
 
@@ -289,12 +297,12 @@ def _p_value(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _notes(systems: Mapping[str, Mapping[str, Scores]], pairs: Mapping[str, str]) -> list[str]:
+def _notes(systems: Mapping[str, Mapping[str, Scores]], pairs: Mapping[str, str], unit: str) -> list[str]:
     every = [scores for system in systems.values() for scores in system.values()]
     sizes = sorted({len(scores.ids) for scores in every})
     confidence = f"{every[0].resampling.confidence:.0%}" if every else ""
     notes = (
-        [f"{' / '.join(map(str, sizes))} questions; in brackets the {confidence} bootstrap interval"]
+        [f"{' / '.join(map(str, sizes))} {unit}; in brackets the {confidence} bootstrap interval"]
         if every
         else []
     )

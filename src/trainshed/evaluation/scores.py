@@ -24,7 +24,11 @@ from trainshed.evaluation.significance import (
 Floats = NDArray[np.float64]
 
 #: metrics of which less is better
-LOWER_IS_BETTER = frozenset({"answer_nll", "token_nll", "sequence_nll"})
+LOWER_IS_BETTER = frozenset(
+    {"answer_nll", "token_nll", "sequence_nll", "perplexity", "bits_per_byte", "unfinished"}
+)
+#: metrics of which neither more nor less is better
+NEITHER_IS_BETTER = frozenset({"tokens", "kl", "ties"})
 
 
 @dataclass(frozen=True)

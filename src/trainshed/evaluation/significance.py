@@ -26,7 +26,7 @@ class Resampling:
     Parameters
     ----------
     samples
-        Bootstrap samples for an interval.
+        Bootstrap samples for an interval; 0 leaves intervals out: their bounds are NaN.
     permutations
         Random sign flips for a p-value; with few enough pairs all ``2**n`` are enumerated instead.
     confidence
@@ -41,8 +41,8 @@ class Resampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.permutations < 1:
-            raise ConfigError("bootstrap samples and permutations are counts above 0", fix="samples=2000")
+        if self.samples < 0 or self.permutations < 1:
+            raise ConfigError("bootstrap samples and permutations are counts", fix="samples=2000")
         if not 0.0 < self.confidence < 1.0:
             raise ConfigError(f"confidence {self.confidence} is not between 0 and 1", fix="confidence=0.95")
 
@@ -169,6 +169,51 @@ def paired_difference(
     return PairedDifference(_mean(kept, mass), low, high, randomisation_p(signed, resampling), kept.size)
 
 
+def geometric_interval(
+    logs: ArrayLike, *, weights: ArrayLike, resampling: Resampling | None = None
+) -> Interval:
+    """Return the weighted geometric mean and its interval: ``exp`` of what `bootstrap_interval` gives.
+
+    With mean negative log-likelihoods as ``logs`` and token counts as ``weights`` it is the perplexity.
+    """
+    found = bootstrap_interval(logs, weights=weights, resampling=resampling)
+    mean, low, high = np.exp([found.mean, found.low, found.high])
+    return Interval(float(mean), float(low), float(high), found.n)
+
+
+def geometric_difference(
+    logs: ArrayLike, baseline: ArrayLike, *, weights: ArrayLike, resampling: Resampling | None = None
+) -> PairedDifference:
+    """Return how far one weighted geometric mean lies above another on the same questions.
+
+    Each bootstrap sample draws questions, with both values of each; the p-value is that of the mean
+    difference of the logarithms (`paired_difference`).
+
+    Parameters
+    ----------
+    logs, baseline
+        Shape ``[n]``: logarithms of two systems' values. A pair with a NaN is left out.
+    weights
+        Shape ``[n]``, the same for both.
+    resampling
+        Samples, permutations, confidence and seed.
+    """
+    resampling = resampling or Resampling()
+    plain = paired_difference(logs, baseline, weights=weights, resampling=resampling)
+    if plain.n == 0:
+        return plain
+    above, below = np.asarray(logs, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
+    undefined = np.isnan(above) | np.isnan(below)
+    means, drawn = [], []
+    for values in (above, below):
+        kept, mass = _defined(np.where(undefined, np.nan, values), weights)
+        means.append(np.exp(_mean(kept, mass)))
+        # the same seed draws the same questions
+        drawn.append(np.exp(_bootstrap_means(kept, mass, resampling)))
+    low, high = _bounds(drawn[0] - drawn[1], resampling.confidence)
+    return PairedDifference(float(means[0] - means[1]), low, high, plain.p_value, plain.n)
+
+
 def randomisation_p(differences: ArrayLike, resampling: Resampling | None = None) -> float:
     """Return the two-sided p-value of the paired randomisation test.
 
@@ -217,6 +262,8 @@ def _mean(values: Floats, weights: Floats | None) -> float:
 
 
 def _bounds(means: Floats, confidence: float) -> tuple[float, float]:
+    if not means.size:
+        return float("nan"), float("nan")
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(means, [tail, 1.0 - tail])
     return float(low), float(high)

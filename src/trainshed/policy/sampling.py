@@ -23,7 +23,8 @@ class Sampling:
     max_new_tokens
         Longest completion, with the token that ends it.
     temperature, top_p, top_k
-        Of the sampling; ``top_p=1`` and ``top_k=0`` take every token.
+        Of the sampling; ``top_p=1`` and ``top_k=0`` take every token. A temperature of 0 takes the likeliest
+        token each time.
     stop_ids
         Tokens that end a completion.
     pad_id
@@ -39,12 +40,14 @@ class Sampling:
 
     def generation_config(self) -> GenerationConfig:
         """Return it as the library takes it, all of it said, so that a model's defaults do not count."""
+        draws = self.temperature > 0
         return GenerationConfig(
-            do_sample=True,
+            do_sample=draws,
+            num_beams=1,
             max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
+            temperature=self.temperature if draws else 1.0,
+            top_p=self.top_p if draws else 1.0,
+            top_k=self.top_k if draws else 50,  # its default: it warns of any other where nothing is drawn
             repetition_penalty=1.0,
             eos_token_id=list(self.stop_ids) or None,
             pad_token_id=self.pad_id,

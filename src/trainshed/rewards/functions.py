@@ -150,7 +150,11 @@ def _checked(name: str, given: Any, count: int) -> list[float]:
 
 
 def build_rewards(
-    entries: Sequence[RewardEntry], *, reward_model: str | None = None, device: str = "cpu"
+    entries: Sequence[RewardEntry],
+    *,
+    reward_model: str | None = None,
+    device: str = "cpu",
+    where: str = "training.rewards",
 ) -> WeightedRewards:
     """Make the rewards that a configuration names.
 
@@ -162,6 +166,8 @@ def build_rewards(
         The model that the reward of that name loads.
     device
         Where it is put.
+    where
+        The key that names them, for messages.
 
     Raises
     ------
@@ -172,17 +178,21 @@ def build_rewards(
     weights: dict[str, float] = {}
     for entry in entries:
         name = _free_name(entry.name, functions)
-        functions[name] = make_reward(entry, reward_model=reward_model, device=device)
+        functions[name] = make_reward(entry, reward_model=reward_model, device=device, where=where)
         weights[name] = entry.weight
     return WeightedRewards(functions, weights)
 
 
 def make_reward(
-    entry: RewardEntry, *, reward_model: str | None = None, device: str = "cpu"
+    entry: RewardEntry,
+    *,
+    reward_model: str | None = None,
+    device: str = "cpu",
+    where: str = "training.rewards",
 ) -> RewardFunction:
     """Make the reward of one entry; the arguments are those of `build_rewards`."""
     if ":" in entry.name:
-        return _bound(_imported(entry.name), entry.options)
+        return _bound(_imported(entry.name, where), entry.options)
     name = REWARDS.canonical(entry.name)
     made = REWARDS.get(name)
     if name not in REWARD_PARAMETERS.names():
@@ -190,7 +200,7 @@ def make_reward(
     try:
         options: RewardOptions = REWARD_PARAMETERS.get(name).model_validate(entry.options)
     except ValidationError as error:
-        raise ConfigError(f"the options of {name} do not fit: {error}", where="training.rewards") from error
+        raise ConfigError(f"the options of {name} do not fit: {error}", where=where) from error
     if name == "reward_model":
         return made(options, model=reward_model, device=device)  # type: ignore[no-any-return]
     return made(options)  # type: ignore[no-any-return]
@@ -235,16 +245,16 @@ def _bound(function: Callable[..., Any], options: Mapping[str, Any]) -> Any:
     return functools.partial(function, **options) if options else function
 
 
-def _imported(path: str) -> Callable[..., Any]:
+def _imported(path: str, where: str) -> Callable[..., Any]:
     module, _, attribute = path.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
             f"the reward {path} cannot be imported: {error}",
-            where="training.rewards",
+            where=where,
             fix="module:function, with the module's directory on PYTHONPATH",
         ) from error
     if not callable(found):
-        raise ConfigError(f"the reward {path} is no function", where="training.rewards")
+        raise ConfigError(f"the reward {path} is no function", where=where)
     return found  # type: ignore[no-any-return]

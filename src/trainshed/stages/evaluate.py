@@ -29,6 +29,7 @@ from trainshed.rag.retriever import Retriever
 from trainshed.rag.stores.base import KnowledgeStore
 from trainshed.rag.system import RAGSystem
 from trainshed.stages.context import StageContext, StageResult
+from trainshed.stages.evaluate_language import run as measure_language_model
 from trainshed.trainers.rag_data import (
     make_generator,
     make_retriever,
@@ -113,11 +114,15 @@ class _Measuring:
 def run(context: StageContext) -> StageResult:
     """Measure the system that ``model`` and ``rag`` name, and what ``evaluation`` names beside it.
 
+    Where it names measures of a language model, that is measured alone (`evaluate_language`).
+
     Returns
     -------
     StageResult
         The headline metrics.
     """
+    if context.config.evaluation.measures_language_model():
+        return measure_language_model(context)
     config, section = context.config, context.config.evaluation
     examples = read_split(config.data, section.split, limit=section.max_samples)
     if not examples:

@@ -23,7 +23,7 @@ from transformers import TrainerState
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import rotate_checkpoints
 
-from trainshed.errors import CheckpointError, RunError
+from trainshed.errors import CheckpointError, ConfigError, RunError, did_you_mean
 from trainshed.files import read_json, write_json
 from trainshed.models.quiet import no_library_bars
 from trainshed.trainers import checkpoints
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 #: stands for `transformers.Trainer`, which follows among the bases of a loop
 _Library: Any = object
 
+#: what the library says about its own clock, by which nothing is the best
+_CLOCK = ("runtime", "per_second", "epoch", "preparation_time")
 _STATE, _SUMS, _BUFFERS = "trainer_state.json", "sums.json", "buffers.safetensors"
 
 
@@ -205,6 +207,25 @@ class ExactTraining(_Library):
                 fix="delete it and run again, or set training.load_best_model_at_end: false",
             )
         super()._load_best_model()
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Return whether this checkpoint is the best so far, by the metric that the user names."""
+        wanted = self.args.metric_for_best_model
+        if wanted is not None and f"eval_{wanted.removeprefix('eval_')}" not in metrics:
+            self.args.metric_for_best_model = self._measured_name(wanted, metrics)
+        return bool(super()._determine_best_metric(metrics=metrics, trial=trial))
+
+    def _measured_name(self, wanted: str, metrics: dict[str, float]) -> str:
+        """Return the library's name of a metric that is written as ``metrics.jsonl`` has it."""
+        known = {name.removeprefix("eval_").replace("/", "_"): name for name in metrics}
+        plain = wanted.removeprefix("eval_").replace("/", "_")
+        if plain not in known:
+            raise ConfigError(
+                f"the evaluation measures no {wanted!r}",
+                where="training.metric_for_best_model",
+                fix=did_you_mean(plain, sorted(name for name in known if not name.endswith(_CLOCK))),
+            )
+        return known[plain]
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a whole checkpoint, give it its name, then delete the ones that are too many."""

@@ -23,6 +23,8 @@ class TransformerParameters(TrainerParameters):
     """What training a classifier takes besides the arguments of `transformers.TrainingArguments`."""
 
     reads: ClassVar[frozenset[str]] = frozenset({"model", "data"})
+    # the task's own, such as macro F1
+    names_best_metric: ClassVar[bool] = True
 
     task: Literal["single_label", "multi_label", "token", "extractive_qa"] = "single_label"
     """`single_label`: one class a text. `multi_label`: any number of them. `token`: a label for each word.
