@@ -37,7 +37,11 @@ def failure(load, text: str, *overrides: str) -> ConfigError:
         ("lsr.rag.retrieval_temperature=1", "does not read rag.retr", "set training.retrieval_temperature"),
         ("lsr.evaluation.split=x", "algorithm lsr does not read the section 'evaluation'", "by: evaluate;"),
         ("i.rag.top_k=3", "'index' does not read rag.top_k", "read by: evaluate;"),
-        ("i.data.train_split=x", "does not read data.train_split", "read by: corpus, evaluate, train;"),
+        (
+            "i.data.train_split=x",
+            "does not read data.train_split",
+            "read by: corpus, evaluate, train with all but rl;",
+        ),
         ("c.rag.retriever=org/x", "'corpus' without data.documents does not read", "corpus with data.doc"),
         ("c.execution.algorithm=lsr", "'corpus' does not read execution.algorithm", "read by: train;"),
     ],

@@ -110,6 +110,9 @@ def readers(section: str, key: str | None) -> list[str]:
     training = [name for name, p in every.items() if _is_read(reads("train", p), section, key)]
     if section == "training" or len(training) == len(every):
         return sorted([*found, "train"])
+    others = [name for name in every if name not in training]
+    if len(others) < len(training) / 4:
+        return [*found, f"train with all but {', '.join(others)}"]
     return found + [f"train with {name}" for name in training]
 
 
