@@ -53,7 +53,7 @@ PREFERENCES: dict[str, tuple[Any, dict[str, Any]]] = {
     "kto": (KTOTrainer, {"max_steps": 1800, "learning_rate": 2e-3, "beta": 0.5}),
 }
 GROUPS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "grpo": (GRPOTrainer, {"beta": 0.02}),
+    "grpo": (GRPOTrainer, {"beta": 0.02, "max_steps": 1400}),
     "rloo": (RLOOTrainer, {"beta": 0.02, "max_steps": 1600}),
 }
 GROUP_ARGUMENTS = {
@@ -67,6 +67,7 @@ GROUP_ARGUMENTS = {
     "bf16": False,
     "save_strategy": "no",
 }
+JUDGE = {"max_steps": 2400, "learning_rate": 1e-3, "weight_decay": 0.1}
 SETTINGS = TrainerSettings(device="cpu")
 
 
@@ -127,6 +128,16 @@ def sampled_pairs(model: Any, tokenizer: Any, rows: list[dict[str, str]], seed: 
     return made
 
 
+def malformed_pairs(rows: list[dict[str, str]], seed: int) -> list[dict[str, str]]:
+    """Return pairs of which the wrong answer is none: nothing, a mark, two choices, or one not named."""
+    chance, made = random.Random(seed + 1), []
+    for row in pairs(rows, seed):
+        two = " ".join(chance.choices(policy.CHOICES, k=2))
+        absent = chance.choice([choice for choice in policy.CHOICES if choice not in row["prompt"]])
+        made.append(row | {"rejected": f" {chance.choice(['', ':', two, absent])}"})
+    return made
+
+
 def make_judge(
     tokenizer: Any, start: Any, train: Any, held_out: Any, seed: int
 ) -> tuple[Any, dict[str, float]]:
@@ -142,7 +153,7 @@ def make_judge(
         tokenizer,
         train,
         eval_dataset=held_out,
-        arguments={**COMMON, "max_steps": 1200, "learning_rate": 2e-3},
+        arguments={**COMMON, **JUDGE},
         seed=seed,
         settings=SETTINGS,
     )
@@ -186,6 +197,11 @@ def playing(name: str, seed: int) -> dict[str, float]:
     return {key: found[key] for key in ("before", "after", "kl")}
 
 
+def spaced(judge: RewardModel) -> Callable[..., list[float]]:
+    """Return a judge of answers behind a space, which a tokenizer of whole words does not give back."""
+    return lambda prompts, completions, **columns: judge(prompts, [f" {text}" for text in completions])
+
+
 def chaining(name: str, seed: int) -> dict[str, float]:
     """Return the true reward of supervised training alone (before), and of reward model and PPO after it."""
     tokenizer = policy.make_tokenizer()
@@ -206,17 +222,18 @@ def chaining(name: str, seed: int) -> dict[str, float]:
         settings=SETTINGS,
     )
     sft.train()
-    told_apart = pairs(rows, seed) + sampled_pairs(model.eval(), tokenizer, rows, seed)
+    told_apart = pairs(rows, seed) + malformed_pairs(rows, seed)
+    told_apart += sampled_pairs(model.eval(), tokenizer, rows, seed)
     judge, _ = make_judge(tokenizer, model, told_apart, pairs(held_out, seed), seed)
     _, _, own, arguments = policy.RUNS["ppo"]
     trainer = PPOTrainer(
         model,
         tokenizer,
         rows,
-        WeightedRewards({"reward_model": RewardModel(model=judge, tokenizer=tokenizer)}),
+        WeightedRewards({"reward_model": spaced(RewardModel(model=judge, tokenizer=tokenizer))}),
         eval_prompts=held_out * 4,
-        parameters=PPOParameters(**policy.SHARED, **{**own, "kl_coef": 0.1}),
-        arguments={"per_device_train_batch_size": 64, **arguments, "max_steps": 600, "learning_rate": 1e-3},
+        parameters=PPOParameters(**policy.SHARED, **{**own, "kl_coef": 0.05}),
+        arguments={"per_device_train_batch_size": 64, **arguments, "max_steps": 1500},
         seed=seed,
         settings=SETTINGS,
     )
