@@ -153,3 +153,17 @@ class TrainerParameters(Section):
         own = cls.model_validate({k: v for k, v in values.items() if k not in arguments})
         checked = table.model().model_validate({**cls.argument_defaults, **arguments})
         return own, checked.model_dump(mode="json", exclude_unset=True)
+
+    def check_with(self, sections: Mapping[str, Section]) -> None:
+        """Check what these parameters and the other sections of a run decide together; nothing by default.
+
+        Parameters
+        ----------
+        sections
+            ``model``, ``data``, ``rag``, ``evaluation`` and ``execution`` of the run, each checked by itself.
+
+        Raises
+        ------
+        ConfigError
+            When they do not go together; ``where`` names the key, such as ``training.block_size``.
+        """
