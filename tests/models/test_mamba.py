@@ -1,5 +1,6 @@
 """A built Mamba-2: first weights, refusals; reading with it piece by piece gives what reading at once does."""
 
+import copy
 import importlib.util
 
 import pytest
@@ -10,7 +11,7 @@ from trainshed.config.schema import ModelSection
 from trainshed.config.trainers.mamba import Mamba2Shape
 from trainshed.errors import ConfigError, MissingExtraError, ModelError
 from trainshed.models.build import build_llama
-from trainshed.models.causal_lm import LoraSettings, add_lora, save_causal_lm
+from trainshed.models.causal_lm import LoraSettings, add_lora, load_causal_lm, save_causal_lm
 from trainshed.models.encoders import weights_hash
 from trainshed.models.mamba import MambaReader, build_mamba2, check_trainable, load_mamba, stream
 from trainshed.models.tokenizers import train_byte_bpe
@@ -31,6 +32,7 @@ def model(tokenizer):
         for block in made.backbone.layers:
             block.mixer.in_proj.weight *= 4
             block.mixer.out_proj.weight *= 4
+            block.mixer.A_log -= 2
     return made
 
 
@@ -66,14 +68,13 @@ def test_first_weights_are_those_of_the_paper(tokenizer):
         mixer = block.mixer
         assert mixer.in_proj.weight.std().item() == pytest.approx((3 * 256) ** -0.5, rel=0.05)
         assert mixer.out_proj.weight.std().item() == pytest.approx((3 * 512 * 4) ** -0.5, rel=0.05)
+        assert mixer.conv1d.bias.std().item() == pytest.approx(0.5 / 3**0.5, rel=0.1)
         decay, step = mixer.A_log.exp(), torch.nn.functional.softplus(mixer.dt_bias)
         assert (1 <= decay.min() < 2) and (15 < decay.max() <= 16)
         assert decay.mean().item() == pytest.approx(8.5, abs=1.5)
         assert 1e-3 <= step.min().item() + 1e-6 and step.max().item() - 1e-6 <= 0.1
         assert step.log().mean().item() == pytest.approx(-4.6, abs=0.4)
         assert torch.equal(mixer.D, torch.ones_like(mixer.D))
-        # whoever trains them asks that they are not drawn anew when the model is loaded
-        assert all(value.requires_grad for value in (mixer.A_log, mixer.D, mixer.dt_bias))
 
 
 def test_it_is_saved_and_loaded_by_the_library_alone(tokenizer, model, tmp_path):
@@ -84,6 +85,18 @@ def test_it_is_saved_and_loaded_by_the_library_alone(tokenizer, model, tmp_path)
     assert loaded.config.max_position_embeddings == 512
     ids = some_ids(40)
     assert torch.equal(loaded.eval()(ids).logits, limited(ids).logits)
+
+
+@pytest.mark.parametrize("kind", ["mamba", "mamba2"])
+def test_loading_scales_no_weight(kind, model, mamba1, tokenizer, tmp_path):
+    """Transformers 5.23 divides the weights of a checkpoint that has this in its configuration."""
+    made = copy.deepcopy(model if kind == "mamba2" else mamba1)
+    made.config.rescale_prenorm_residual = True
+    save_causal_lm(made, tokenizer, tmp_path)
+    loaded, _ = load_causal_lm(str(tmp_path))
+    assert weights_hash(loaded) == weights_hash(made)
+    save_causal_lm(loaded, tokenizer, tmp_path / "again")
+    assert weights_hash(AutoModelForCausalLM.from_pretrained(tmp_path / "again")) == weights_hash(made)
 
 
 @pytest.mark.parametrize("pieces", [[50], [7, 43], [3, 1, 20, 8, 8, 10], [1] * 50, [48, 2], [2, 2, 46]])

@@ -99,7 +99,9 @@ def test_a_document_is_learnt_as_its_rows_say(tokenizer):
 
 
 def test_it_learns_and_the_library_alone_loads_it(tokenizer, tmp_path):
-    made = trainer(tokenizer, rows=[*TEXTS, *PAIRS], eval_dataset=TEXTS[::3], arguments={"num_train_epochs": 8})
+    made = trainer(
+        tokenizer, rows=[*TEXTS, *PAIRS], eval_dataset=TEXTS[::3], arguments={"num_train_epochs": 8}
+    )
     before = made.evaluate()
     assert before["eval/perplexity"] == pytest.approx(len(tokenizer), rel=0.3)
     made.train()
@@ -124,7 +126,12 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(tokenizer, tmp_p
             model=model,
             settings=TrainerSettings(directory=tmp_path / place, resume=True, device="cpu"),
             callbacks=callbacks,
-            arguments={"save_steps": 3, "gradient_accumulation_steps": 2, "max_steps": 11, "weight_decay": 0.1},
+            arguments={
+                "save_steps": 3,
+                "gradient_accumulation_steps": 2,
+                "max_steps": 11,
+                "weight_decay": 0.1,
+            },
         )
         first = weights_hash(made.model)
         return made, made.train(), first

@@ -7,13 +7,12 @@ the library has no way of clearing the state.
 """
 
 import importlib.util
-import math
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Mamba2Config, Mamba2ForCausalLM, PreTrainedTokenizerBase
 
 from trainshed.config.schema import ModelSection
@@ -64,7 +63,6 @@ def build_mamba2(
         conv_kernel=shape.conv_kernel,
         chunk_size=shape.chunk_size,
         initializer_range=_EMBEDDING_STD,
-        rescale_prenorm_residual=True,
         tie_word_embeddings=tie,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -84,15 +82,17 @@ def build_mamba2(
 def draw_weights(model: Mamba2ForCausalLM) -> None:
     """Draw first weights as the paper's code does, from the global generator.
 
-    The library draws the projection into a block with a standard deviation that does not depend on the width,
-    and counts A from 1 to the number of heads: with many heads most would forget within a token.
+    That is ``mamba_ssm/modules/mamba2.py`` and ``models/mixer_seq_simple.py``. The library draws the projection
+    into a block with a standard deviation that does not depend on the width, begins the convolution's bias at
+    0, and counts A from 1 to the number of heads, so that with many heads most hardly remember.
     """
     for block in model.backbone.layers:
         mixer = block.mixer
-        for linear in (mixer.in_proj, mixer.out_proj):
-            nn.init.kaiming_uniform_(linear.weight, a=math.sqrt(5))
-        # one addition to the residual stream a layer, so that its variance stays (GPT-2, section 2.3)
-        mixer.out_proj.weight /= math.sqrt(len(model.backbone.layers))
+        for part in (mixer.in_proj, mixer.conv1d, mixer.out_proj):
+            part.reset_parameters()  # PyTorch's own: uniform, by the inputs of a unit
+        # one addition to the residual stream a layer, so that its variance stays (GPT-2, section 2.3); not by the
+        # library's `rescale_prenorm_residual`, which divides again whenever the weights are loaded
+        mixer.out_proj.weight /= len(model.backbone.layers) ** 0.5
         mixer.A_log.copy_(torch.empty_like(mixer.A_log).uniform_(*_DECAY).log())
 
 
@@ -231,9 +231,7 @@ class MambaReader:
         steps = ids.shape[1] if self._cache is not None and not self._goes_on_in_pieces else 1
         found = []
         for part in ids.tensor_split(steps, dim=1):
-            output = self.model(
-                input_ids=part, cache_params=self._cache, use_cache=True, logits_to_keep=keep
-            )
+            output = self.model(input_ids=part, cache_params=self._cache, use_cache=True, logits_to_keep=keep)
             self._cache = output.cache_params
             found.append(output.logits)
         logits = torch.cat(found, dim=1)

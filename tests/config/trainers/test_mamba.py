@@ -50,7 +50,12 @@ def test_heads_are_as_many_as_their_width_leaves_room_for(own, model, heads, hea
         ("model: {num_heads: 7}", "model.num_heads", r"does not divide into 7 heads"),
         ("model: {num_heads: 4}\ntraining: {head_dim: 64}", "training.head_dim", r"4 heads of 64"),
         ("model: {model_name_or_path: org/a}\ntraining: {state_size: 8}", "training.state_size", r"shapes a"),
-        ("model: {max_length: 128}", "training.block_size", r"longer than model.max_length 128"),
+        ("model: {max_length: 128}", "model.max_length", r"longer than model.max_length 128"),
+        (
+            "model: {max_length: 128}\ntraining: {block_size: 200}",
+            "training.block_size",
+            r"longer than model",
+        ),
         ("training: {packing: true}", "training", r"leak into one another"),
         ("training: {overlap: 256}", "training", r"`overlap` 256 is not below `block_size` 256"),
         ("training: {overlap: 0}", "training.overlap", r"greater than or equal to 1"),

@@ -61,10 +61,11 @@ class Mamba2Shape:
 
     def __post_init__(self) -> None:
         if self.inner_size % self.head_dim:
+            near = largest_divisor(self.inner_size, self.head_dim)
             raise ConfigError(
-                f"a width of {self.expand} x {self.hidden_size} does not divide into heads of {self.head_dim}",
+                f"{self.expand} x {self.hidden_size} does not divide into heads of {self.head_dim}",
                 where="training.head_dim",
-                fix=f"a divisor of {self.inner_size}, such as {largest_divisor(self.inner_size, self.head_dim)}",
+                fix=f"a divisor of {self.inner_size}, such as {near}",
             )
         if self.num_heads % self.n_groups:
             raise ConfigError(
@@ -127,8 +128,8 @@ class MambaParameters(PretrainParameters):
     def _rows(self) -> Self:
         if self.packing:
             raise ValueError(
-                "`packing` would let texts leak into one another: a Mamba's state is not cleared where another "
-                "text begins in a row; leave it out"
+                "`packing` would let texts leak into one another: a Mamba's state is not cleared where "
+                "another text begins in a row; leave it out"
             )
         if self.repeated >= self.block_size:
             raise ValueError(f"`overlap` {self.overlap} is not below `block_size` {self.block_size}")
@@ -144,19 +145,20 @@ class MambaParameters(PretrainParameters):
         """
         model = sections["model"]
         assert isinstance(model, ModelSection)
-        if model.model_name_or_path is None:
-            self.shape(model)
-        elif given := sorted(_SHAPE_KEYS & self.model_fields_set):
-            raise ConfigError(
-                f"{given[0]} shapes a model to build, but model.model_name_or_path names one that is there",
-                where=f"training.{given[0]}",
-                fix="leave one of them out",
-            )
+        if model.model_name_or_path is not None:
+            if given := sorted(_SHAPE_KEYS & self.model_fields_set):
+                raise ConfigError(
+                    f"{given[0]} shapes a model to build, and model.model_name_or_path names one",
+                    where=f"training.{given[0]}",
+                    fix="leave one of them out",
+                )
+            return
+        self.shape(model)
         if model.max_length is not None and self.block_size > model.max_length:
             raise ConfigError(
                 f"rows of {self.block_size} tokens are longer than model.max_length {model.max_length}",
-                where="training.block_size",
-                fix=f"at most {model.max_length}, or no model.max_length: a Mamba reads texts of any length",
+                where="training.block_size" if "block_size" in self.model_fields_set else "model.max_length",
+                fix=f"training.block_size: {model.max_length}, or no model.max_length: a Mamba needs none",
             )
 
     def shape(self, model: ModelSection) -> Mamba2Shape:
