@@ -1,5 +1,6 @@
 """Training a Mamba-2: documents in overlapping rows, decay, resuming, packing refused, the example run."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def test_every_token_counts_once_and_rows_overlap(ids, size, data):
     rows = text_rows(ids, size, overlap)
     assert [t for row in rows for t, w in zip(row.ids, row.weights, strict=True) if w] == ids[1:]
     assert all(len(row) <= size and row.weights[0] == 0 for row in rows)
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in itertools.pairwise(rows):
         assert len(before) == size
         assert after.ids[:overlap] == before.ids[-overlap:]
         assert after.weights == (0.0,) * overlap + (1.0,) * (len(after) - overlap)
@@ -182,9 +183,9 @@ def test_packed_texts_would_leak_and_are_refused(tokenizer):
     assert not torch.allclose(packed, model(two).logits, atol=1e-5)
     with pytest.raises(ConfigError, match=r"state of a mamba2[\s\S]*training\.packing"):
         PretrainTrainer(model, tokenizer, TEXTS, parameters=PretrainParameters(block_size=24))
+    row, weights = torch.cat([one, two], dim=1), torch.ones(1, 8)
     with pytest.raises(ConfigError, match="leak"):
-        ids = torch.cat([one, two], dim=1)
-        weighted_token_loss(model, ids, torch.ones(1, 8), position_ids=positions)
+        weighted_token_loss(model, row, weights, position_ids=positions)
     apart = PretrainTrainer(model, tokenizer, TEXTS, parameters=PretrainParameters(packing=False))
     assert len(apart.train_data()) == len(TEXTS)
     with pytest.raises(ValueError, match="leak"):

@@ -1,9 +1,9 @@
 """Mamba-2 language models: built with random weights, loaded, and read with in constant memory.
 
-The architecture is the library's `Mamba2ForCausalLM` (Dao and Gu 2024, arXiv 2405.21060, section 7), the first
-weights those of the paper's own code, which the library's differ from. Mamba-1 (arXiv 2312.00752) is taken by
-its fast paths alone. Left out: training (`trainers.mamba`), and packing several texts into one row, for which
-the library has no way of clearing the state.
+The architecture is the library's `Mamba2ForCausalLM` (Dao and Gu 2024, arXiv 2405.21060, section 7), the
+first weights those of the paper's own code, which the library's differ from. Mamba-1 (arXiv 2312.00752) is
+taken by its fast paths alone. Left out: training (`trainers.mamba`), and packing several texts into one row,
+for which the library has no way of clearing the state without its kernels.
 """
 
 import importlib.util
@@ -78,22 +78,22 @@ def build_mamba2(
     return model.eval()
 
 
-@torch.no_grad()
 def draw_weights(model: Mamba2ForCausalLM) -> None:
     """Draw first weights as the paper's code does, from the global generator.
 
-    That is ``mamba_ssm/modules/mamba2.py`` and ``models/mixer_seq_simple.py``. The library draws the projection
-    into a block with a standard deviation that does not depend on the width, begins the convolution's bias at
-    0, and counts A from 1 to the number of heads, so that with many heads most hardly remember.
+    That is ``mamba_ssm/modules/mamba2.py`` and ``models/mixer_seq_simple.py``. The library draws the
+    projection into a block with a standard deviation that does not depend on the width, begins the
+    convolution's bias at 0, and counts A from 1 to the number of heads, so that with many most hardly remember.
     """
-    for block in model.backbone.layers:
-        mixer = block.mixer
-        for part in (mixer.in_proj, mixer.conv1d, mixer.out_proj):
-            part.reset_parameters()  # PyTorch's own: uniform, by the inputs of a unit
-        # one addition to the residual stream a layer, so that its variance stays (GPT-2, section 2.3); not by the
-        # library's `rescale_prenorm_residual`, which divides again whenever the weights are loaded
-        mixer.out_proj.weight /= len(model.backbone.layers) ** 0.5
-        mixer.A_log.copy_(torch.empty_like(mixer.A_log).uniform_(*_DECAY).log())
+    with torch.no_grad():
+        for block in model.backbone.layers:
+            mixer = block.mixer
+            for part in (mixer.in_proj, mixer.conv1d, mixer.out_proj):
+                part.reset_parameters()  # PyTorch's own: uniform, by the inputs of a unit
+            # one addition to the residual stream a layer, so that its variance stays (GPT-2, section 2.3);
+            # not by `rescale_prenorm_residual`: with it the library divides again when it loads the weights
+            mixer.out_proj.weight /= len(model.backbone.layers) ** 0.5
+            mixer.A_log.copy_(torch.empty_like(mixer.A_log).uniform_(*_DECAY).log())
 
 
 def load_mamba(
@@ -182,8 +182,8 @@ def check_trainable(model: Any, *, where: str, device: str = "cpu") -> None:
             block.mixer.use_mambapy = True
     elif not (kernels and device.startswith("cuda")):
         raise MissingExtraError(
-            "the model is a Mamba-1, whose default path goes token by token: on a CPU a step of 512 tokens takes "
-            "17 s, 60 times as long as with a Mamba-2",
+            "the model is a Mamba-1, whose default path goes token by token: on a CPU a step of 512 tokens "
+            "takes 17 s, 60 times as long as with a Mamba-2",
             where=where,
             fix="pip install 'trainshed[mamba]', which brings its parallel scan, or train a Mamba-2",
         )
@@ -212,7 +212,6 @@ class MambaReader:
         self._goes_on_in_pieces = kind == "mamba2"
         self._cache: Any = None
 
-    @torch.no_grad()
     def read(self, ids: Tensor, *, keep: int = 1) -> Tensor:
         """Read on.
 
@@ -231,7 +230,10 @@ class MambaReader:
         steps = ids.shape[1] if self._cache is not None and not self._goes_on_in_pieces else 1
         found = []
         for part in ids.tensor_split(steps, dim=1):
-            output = self.model(input_ids=part, cache_params=self._cache, use_cache=True, logits_to_keep=keep)
+            with torch.no_grad():
+                output = self.model(
+                    input_ids=part, cache_params=self._cache, use_cache=True, logits_to_keep=keep
+                )
             self._cache = output.cache_params
             found.append(output.logits)
         logits = torch.cat(found, dim=1)

@@ -1,7 +1,7 @@
 """Training a Mamba-2 on long documents: `pretrain` with a model whose memory does not grow with the text.
 
-Mamba-2 (Dao and Gu 2024, arXiv 2405.21060). A document longer than a row becomes several rows that overlap, so
-that each but the first begins with something to remember; what is repeated has no weight in the loss. Left
+Mamba-2 (Dao and Gu 2024, arXiv 2405.21060). A document longer than a row becomes several rows that overlap,
+so that each but the first begins with something to remember; what is repeated has no weight in the loss. Left
 out: packing (`models.mamba` says why), and carrying the state from row to row.
 """
 

@@ -69,8 +69,8 @@ def check_packing(model: Any) -> None:
     inner = _plain(model)
     if getattr(inner, "_is_stateful", False):
         raise ConfigError(
-            f"packed texts would leak into one another: the state of a {inner.config.model_type} is not cleared "
-            "where another text begins in a row",
+            f"packed texts would leak into one another: the state of a {inner.config.model_type} is not "
+            "cleared where another text begins in a row",
             where="training.packing",
             fix="training.packing: false",
         )

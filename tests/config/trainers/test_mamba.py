@@ -1,4 +1,4 @@
-"""What a configuration may say about a Mamba, and what of it does not go together, told before anything runs."""
+"""What a configuration may say about a Mamba, and what of it does not go together, told by the plan."""
 
 import pytest
 
