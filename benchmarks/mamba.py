@@ -40,6 +40,8 @@ from trainshed.trainers.token_loss import weighted_token_loss
 KINDS = ("mamba", "llama")
 #: most that the two sizes may differ
 _SAME = 0.03
+#: longest rows on which plain attention is tried
+_PLAIN = 1024
 
 
 def documents(held_out: int) -> dict[str, list[str]]:
@@ -179,7 +181,9 @@ def speed(given: argparse.Namespace) -> None:
         rows = max(1, given.tokens // length)
         seconds: dict[str, list[float]] = {}
         steps = {}
-        for name in ("mamba", "llama eager", "llama sdpa"):
+        # plain attention holds all pairs of tokens: gigabytes in longer rows
+        names = ("mamba", "llama sdpa", *(("llama eager",) if length <= _PLAIN else ()))
+        for name in names:
             kind, _, attention = name.partition(" ")
             model = make(kind, tokenizer, given, 0, length)
             if attention:
@@ -192,7 +196,7 @@ def speed(given: argparse.Namespace) -> None:
                 seconds.setdefault(name, []).append(time.process_time() - started)
         # the first step touches its memory for the first time
         best = {name: rows * length / min(found[1:]) for name, found in seconds.items()}
-        name = max(("llama eager", "llama sdpa"), key=lambda name: best[name])
+        name = max(names[1:], key=lambda name: best[name])
         print(
             f"| {length:,} | {rows} | {best['mamba']:,.0f} | {best[name]:,.0f} ({name.split()[1]}) "
             f"| {best['mamba'] / best[name]:.2f} |",

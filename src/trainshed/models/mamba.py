@@ -83,7 +83,7 @@ def draw_weights(model: Mamba2ForCausalLM) -> None:
 
     That is ``mamba_ssm/modules/mamba2.py`` and ``models/mixer_seq_simple.py``. The library draws the
     projection into a block with a standard deviation that does not depend on the width, begins the
-    convolution's bias at 0, and counts A from 1 to the number of heads, so that with many most hardly remember.
+    convolution's bias at 0, and counts A from 1 to the number of heads: of many, most hardly remember.
     """
     with torch.no_grad():
         for block in model.backbone.layers:
