@@ -175,6 +175,20 @@ def test_the_library_alone_would_let_the_state_decay(tokenizer, tmp_path):
     assert "backbone.layers.0.mixer.A_log" not in loop.get_decay_parameter_names(made.model)
 
 
+def test_bfloat16_computes_the_same_loss_and_direction(tokenizer):
+    made, found = trainer(tokenizer, rows=[" ".join(TEXTS)]), []
+    batch = made.collate(made.train_data())
+    for enabled in (False, True):
+        made.model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss = made.loss_sum(made.model, batch)
+        loss.backward()
+        found.append((loss.item(), torch.cat([p.grad.flatten() for p in made.model.parameters()])))
+    assert found[1][0] == pytest.approx(found[0][0], rel=2e-3)
+    assert found[1][0] != found[0][0]
+    assert torch.nn.functional.cosine_similarity(found[0][1], found[1][1], dim=0) > 0.995
+
+
 def test_packed_texts_would_leak_and_are_refused(tokenizer):
     model = build_mamba2(tokenizer, SHAPE, seed=1)
     one, two = torch.tensor([[5, 6, 7, 8]]), torch.tensor([[9, 10, 11, 12]])
