@@ -39,7 +39,7 @@ def failure(load, text, *overrides, **options) -> ConfigError:
             "training:\n  block_size: 3\n",
             "unknown key",
             "c.yaml:4, training.block_size",
-            "algorithm pretrain",
+            "algorithm mamba or pretrain",
         ),
         ("training:\n  dtype: auto\n", "unknown key", "c.yaml:4, training.dtype", "model.dtype"),
         ("training:\n  qzx: 3\n", "unknown key", "c.yaml:4, training.qzx", "trainshed schema"),

@@ -97,7 +97,7 @@ def configured(parts, tmp_path) -> Callable[..., tuple[StageContext, set[str]]]:
             name="run",
             stage=stage,
             execution=ExecutionSection(seed=1, device="cpu", algorithm=more.pop("algorithm", None)),
-            model=ModelSection(model_name_or_path=str(parts["generator"])),
+            model=more.pop("model", None) or ModelSection(model_name_or_path=str(parts["generator"])),
             data=DataSection(**{**data, **more.pop("data", {})}),
             rag=RagSection(**{"retriever": str(parts["encoder"]), **rag}),
             evaluation=EvaluationSection(**more.pop("evaluation", {})),
@@ -221,6 +221,7 @@ OWN = {
     "lsr": [{}, {"candidates": 3, "gate": False, "train_passage_encoder": True, "refresh_steps": 1}],
     "ralt": [{"packing": True}, {"weight_by_retrieval": True, "include_no_context": 0.5}],
     "rag": [{"mode": "both"}, {"mode": "generator"}],
+    "mamba": [{"block_size": 64, "state_size": 8}],
     "pretrain": [{"block_size": 64}],
     "ppo": [{"rewards": ["exact_match"], "rollout_batch_size": 2, "max_new_tokens": 2}],
     "rl": [{"total_timesteps": 32, "n_envs": 2, "n_steps": 16, "minibatch_size": 32, "eval_episodes": 1}],
@@ -241,6 +242,7 @@ COLUMNS = {
     "bco": PAIRS,
     "nash_md": {"columns": {"prompt": "query", "answer": "response"}},
     "xpo": {"columns": {"prompt": "query", "answer": "response"}},
+    "mamba": {"columns": {"prompt": "query", "completion": "response"}},
     "pretrain": {"columns": {"prompt": "query", "completion": "response"}},
     "ppo": {"columns": {"prompt": "query", "answer": "response"}},
 }
@@ -252,12 +254,15 @@ ANSWERING = {
     "lsr": set(),
     "ralt": {"retrieval_temperature", "rerank_from"},
     "rag": {"retrieval_temperature", "rerank_from"},
+    "mamba": set(),
     "pretrain": set(),
     "ppo": set(),
     "rl": set(),
     "transformer": set(),
     **{name: set() for name in (*OFFLINE, *JUDGED, *TAUGHT)},
 }
+#: of trainers that do not take the tiny Llama
+MODELS = {"mamba": ModelSection(hidden_size=16, num_layers=1, vocab_size=300)}
 MORE_ARGUMENTS = {
     **{name: {"bf16": False, "max_length": 64} for name in OFFLINE},
     **{
@@ -291,7 +296,8 @@ def test_training(configured, store, parts, algorithm, monkeypatch):
                 algorithm, parameters, {**arguments, **MORE_ARGUMENTS.get(algorithm, {})}
             )
             data = COLUMNS.get(algorithm, {})
-            context, seen = configured("train", rag, algorithm=algorithm, training=training, data=data)
+            more = {"training": training, "data": data, "model": MODELS.get(algorithm)}
+            context, seen = configured("train", rag, algorithm=algorithm, **more)
             trainer = TRAINERS.get(algorithm).from_run(context)
             with monkeypatch.context() as patch:
                 patch.setattr(RAGConfig, "__getattribute__", note)

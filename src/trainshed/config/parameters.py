@@ -175,3 +175,17 @@ class TrainerParameters(Section):
         if wrong:
             raise ValidationError.from_exception_data(cls.__name__, wrong)
         return own, {**given, **settled_best(given)}
+
+    def check_with(self, sections: Mapping[str, Section]) -> None:
+        """Check what these parameters and the other sections of a run decide together; nothing by default.
+
+        Parameters
+        ----------
+        sections
+            ``model``, ``data``, ``rag``, ``evaluation`` and ``execution`` of the run, each checked by itself.
+
+        Raises
+        ------
+        ConfigError
+            When they do not go together; ``where`` names the key, such as ``training.block_size``.
+        """

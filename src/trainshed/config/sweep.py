@@ -16,8 +16,10 @@ from trainshed.config.documents import dotted
 from trainshed.config.load import Config
 from trainshed.config.problems import Problem, configuration_error
 from trainshed.config.resolved import ResolvedRun, RunConfig
+from trainshed.config.schema import SECTIONS
 from trainshed.config.stages import StageDraft
 from trainshed.config.yaml_source import KeyPath
+from trainshed.errors import ConfigError
 from trainshed.registry import TRAINER_PARAMETERS
 
 _ALGORITHM = ("execution", "algorithm")
@@ -103,6 +105,7 @@ class _Expansion:
         if algorithm:
             training = stage.training[TRAINER_PARAMETERS.canonical(algorithm)]
             checked["training"] = training.at(row)
+            self._check_together(stage, training, checked)
         read = stage.reads(parameters)
         hyper: dict[str, Any] = {"stage": stage.kind}
         inputs: list[str] = []
@@ -128,6 +131,20 @@ class _Expansion:
             swept=swept,
             inputs=tuple(inputs),
         )
+
+    def _check_together(
+        self, stage: StageDraft, training: SectionDraft, checked: Mapping[str, Checked]
+    ) -> None:
+        """Raise `InvalidSection` when an algorithm's parameters do not go with the other sections."""
+        sections = {name: checked[name].value for name in SECTIONS if name in checked}
+        try:
+            checked["training"].value.own.check_with(sections)
+        except ConfigError as error:
+            section, _, key = (error.where or "training").partition(".")
+            draft = training if section == "training" else stage.sections[section]
+            source = draft.locate((key,) if key else ())
+            problem = Problem(error.what, self.config.document.place(source), dotted(source), error.fix)
+            raise InvalidSection([problem]) from None
 
     def _value(self, axis: Axis, index: int) -> Any:
         """Return a swept value, or its text with ``${env:NAME}`` when it came from there."""

@@ -210,11 +210,15 @@ def _load_weights(name: str, options: dict[str, Any]) -> Any:
                 fix="give a directory in the Hugging Face layout",
             )
         check_model_directory(path)
+    options = {"use_safetensors": True, "output_loading_info": True, **options}
     try:
         with no_library_bars():
-            model, info = AutoModelForCausalLM.from_pretrained(
-                str(path or name), use_safetensors=True, output_loading_info=True, **options
-            )
+            model, info = AutoModelForCausalLM.from_pretrained(str(path or name), **options)
+            if getattr(model.config, "rescale_prenorm_residual", False):
+                # Transformers (5.23) scales a Mamba's loaded weights as if they had just been drawn
+                model.config.rescale_prenorm_residual = False
+                options["config"] = model.config
+                model, info = AutoModelForCausalLM.from_pretrained(str(path or name), **options)
     except LOAD_ERRORS as error:
         raise ModelError(
             f"the model cannot be loaded: {str(error).strip().splitlines()[0]}",

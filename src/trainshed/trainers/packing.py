@@ -33,16 +33,24 @@ class TokenRow:
         return len(self.ids)
 
 
-def text_rows(ids: Sequence[int], block_size: int) -> list[TokenRow]:
+def text_rows(ids: Sequence[int], block_size: int, overlap: int = 1) -> list[TokenRow]:
     """Return a text as rows of at most ``block_size`` tokens, each token but the first a target once.
 
-    A row after the first begins with the last token of the one before, so that no target is lost.
+    Parameters
+    ----------
+    ids
+        Tokens of the text.
+    block_size
+        Most tokens of a row, more than ``overlap``.
+    overlap
+        Last tokens of a row that the next one begins with, to be read and not to be learnt again. At least 1,
+        so that no target is lost: nothing predicts a row's first token.
     """
-    rows, start = [], 0
-    while start < len(ids) - 1:
+    rows, start, repeated = [], 0, 1
+    while start + repeated < len(ids):
         part = tuple(ids[start : start + block_size])
-        rows.append(TokenRow(part, (0.0,) + (1.0,) * (len(part) - 1)))
-        start += len(part) - 1
+        rows.append(TokenRow(part, (0.0,) * repeated + (1.0,) * (len(part) - repeated)))
+        start, repeated = start + len(part) - overlap, overlap
     return rows
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from trainshed.config.formats import accepted_formats
+from trainshed.config.resolved import RunConfig
 from trainshed.config.schema import DataSection, ModelSection
 from trainshed.config.trainers.pretrain import PretrainParameters
 from trainshed.data.loading import load_rows
@@ -30,7 +31,7 @@ from trainshed.progress import say, task
 from trainshed.trainers.base import RunContext, TrainerSettings
 from trainshed.trainers.checkpoints import written_into
 from trainshed.trainers.packing import TokenRow, collate_rows, pack, pair_row, text_rows
-from trainshed.trainers.token_loss import weighted_token_loss
+from trainshed.trainers.token_loss import check_packing, weighted_token_loss
 from trainshed.trainers.transformers_family import TransformersTrainer
 
 #: the architecture that is built where the section ``model`` does not say otherwise
@@ -71,6 +72,7 @@ class PretrainTrainer(TransformersTrainer):
     """
 
     algorithm: ClassVar[str] = "pretrain"
+    parameters_class: ClassVar[type[PretrainParameters]] = PretrainParameters
 
     def __init__(
         self,
@@ -84,7 +86,9 @@ class PretrainTrainer(TransformersTrainer):
     ) -> None:
         super().__init__(**more)
         self.model, self.tokenizer = model, tokenizer
-        self.parameters = parameters or PretrainParameters()
+        self.parameters = parameters or self.parameters_class()
+        if self.parameters.packing:
+            check_packing(model)
         if tokenizer.eos_token_id is None:
             raise ConfigError("the tokenizer has no token that ends a text", fix="set its eos_token")
         limit = getattr(model.config, "max_position_embeddings", None)
@@ -100,22 +104,12 @@ class PretrainTrainer(TransformersTrainer):
     @classmethod
     def from_run(cls, context: RunContext) -> Self:
         """Make the trainer that a run's configuration describes, building tokenizer and model if need be."""
-        config, section = context.config, context.config.model
-        training = config.training
-        if training is None or not isinstance(training.own, PretrainParameters):
-            raise ConfigError("the run has no parameters of pretrain", where="training")
-        column, seed = training.own.text_column, config.execution.seed
-        train, held_out = read_corpora(config.data, column, seed=seed)
-        if section.model_name_or_path is None:
-            model, tokenizer = build_section(
-                section,
-                train,
-                block_size=training.own.block_size,
-                seed=derive_seed(seed, "pretrain", "weights"),
-                device=config.execution.device,
-            )
-        else:
-            model, tokenizer = load_section(section, seed=derive_seed(seed, "pretrain", "adapters"))
+        config, training = context.config, context.config.training
+        if training is None or not isinstance(training.own, cls.parameters_class):
+            raise ConfigError(f"the run has no parameters of {cls.algorithm}", where="training")
+        seed = config.execution.seed
+        train, held_out = read_corpora(config.data, training.own.text_column, seed=seed)
+        model, tokenizer = cls.make_model(config, training.own, train)
         return cls(
             model,
             tokenizer,
@@ -125,6 +119,32 @@ class PretrainTrainer(TransformersTrainer):
             arguments=training.arguments,
             seed=seed,
             settings=TrainerSettings.from_context(context),
+        )
+
+    @classmethod
+    def make_model(
+        cls, config: RunConfig, own: Any, rows: Sequence[Mapping[str, str]]
+    ) -> tuple[Any, PreTrainedTokenizerBase]:
+        """Load or build what a run trains, and its tokenizer.
+
+        Parameters
+        ----------
+        config
+            The run.
+        own
+            Its parameters, of `parameters_class`.
+        rows
+            Texts and pairs to train a tokenizer on.
+        """
+        seed = config.execution.seed
+        if config.model.model_name_or_path is not None:
+            return load_section(config.model, seed=derive_seed(seed, "pretrain", "adapters"))
+        return build_section(
+            config.model,
+            rows,
+            block_size=own.block_size,
+            seed=derive_seed(seed, "pretrain", "weights"),
+            device=config.execution.device,
         )
 
     @property
@@ -164,6 +184,10 @@ class PretrainTrainer(TransformersTrainer):
         with written_into(Path(path)) as partial:
             save_causal_lm(self.model, self.tokenizer, partial)
 
+    def cut_text(self, ids: Sequence[int]) -> list[TokenRow]:
+        """Return a text's tokens as rows of at most ``block_size``."""
+        return text_rows(ids, self.parameters.block_size)
+
     def _rows(self, dataset: Iterable[Any], what: str) -> list[TokenRow]:
         """Return training rows: texts packed or cut, pairs as they are."""
         size, weight = self.parameters.block_size, self.parameters.prompt_loss_weight
@@ -181,7 +205,7 @@ class PretrainTrainer(TransformersTrainer):
                 second = self._tokenize([completion or "" for _, completion in part])
                 for number, (_, completion) in enumerate(part):
                     if completion is None:
-                        texts += text_rows([*first[number], end], size)
+                        texts += self.cut_text([*first[number], end])
                         continue
                     answer = [*second[number], end]
                     if len(answer) >= size:
@@ -330,11 +354,7 @@ def build_section(
         Where it will be trained: on a CPU plain attention is chosen, which is up to half as fast again there
         as the fused one on rows of a few hundred tokens.
     """
-    if section.tokenizer_name_or_path is not None:
-        tokenizer = load_tokenizer(section.tokenizer_name_or_path)
-    else:
-        texts = ("".join(row.values()) for row in rows)
-        tokenizer = train_byte_bpe(texts, vocab_size=section.vocab_size or DEFAULT_VOCAB_SIZE)
+    tokenizer = make_tokenizer(section, rows)
     shape: dict[str, Any] = {
         name: getattr(section, name) or default for name, default in DEFAULT_SHAPE.items()
     }
@@ -348,3 +368,11 @@ def build_section(
         model.set_attn_implementation(attention)
     lora = lora_settings(section)
     return (add_lora(model, lora, seed=seed) if lora else model), tokenizer
+
+
+def make_tokenizer(section: ModelSection, rows: Sequence[Mapping[str, str]]) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that a section names, or train one on texts and pairs."""
+    if section.tokenizer_name_or_path is not None:
+        return load_tokenizer(section.tokenizer_name_or_path)
+    texts = ("".join(row.values()) for row in rows)
+    return train_byte_bpe(texts, vocab_size=section.vocab_size or DEFAULT_VOCAB_SIZE)
