@@ -9,7 +9,9 @@ from trainshed.config.targets import default_path, get_target, load_target, targ
 from trainshed.errors import ConfigError
 from trainshed.registry import TRAINER_PARAMETERS
 
-MAMBA_SEED = """
+#: as they stand in the document of the users
+BLOCKS = {
+    "mamba": """
 model:
   vocab_size: 5000
   d_model: 256
@@ -22,7 +24,39 @@ training:
   num_epochs: 10
   learning_rate: 0.0001
   mixed_precision: true
-"""
+""",
+    "transformer": """
+model:
+  base_model: "bert-base-uncased"
+  num_labels: 3
+
+training:
+  batch_size: 16
+  num_epochs: 5
+  learning_rate: 0.00005
+""",
+    "rl": """
+model:
+  policy_model: "ppo"
+  hidden_dim: 256
+
+training:
+  total_timesteps: 10000
+  learning_rate: 0.0003
+""",
+    "pretrain": """
+system:
+  device: "cpu"
+  use_wandb: true
+  wandb_project: "mark-training"
+
+training:
+  mixed_precision: true
+  batch_size: 8
+  gradient_accumulation_steps: 4
+  num_workers: 4
+""",
+}
 
 
 def load(target, text=None, overrides=(), *, tmp_path: Path | None = None, **more):
@@ -40,6 +74,28 @@ def test_every_built_in_target_has_a_default_that_is_valid(name):
     configs = load(name)
     if name in TRAINER_PARAMETERS.names() and name != "rag":
         assert configs[name].execution.algorithm == name
+
+
+@pytest.mark.parametrize("name", list(BLOCKS))
+def test_the_users_blocks_are_accepted_as_they_stand(name, tmp_path):
+    own = load(name, BLOCKS[name], tmp_path=tmp_path)[name]
+    training = own.training.arguments | own.training.own.model_dump()
+    if name == "mamba":
+        assert (own.model.hidden_size, own.model.num_layers, own.model.vocab_size) == (256, 4, 5000)
+        assert (training["num_train_epochs"], training["per_device_train_batch_size"]) == (10, 8)
+        assert training["bf16"] is True
+    if name == "transformer":
+        assert own.model.model_name_or_path == "bert-base-uncased"
+        assert (own.model.num_labels, training["num_train_epochs"]) == (3, 5)
+    if name == "rl":
+        assert (own.model.hidden_size, training["total_timesteps"]) == (256, 10000)
+    if name == "pretrain":
+        assert own.execution.device == "cpu"
+        assert own.execution.trackers == ["wandb"]
+        assert own.execution.project == "mark-training"
+        assert training["gradient_accumulation_steps"] == 4
+    if name != "pretrain":
+        assert training["learning_rate"] in (0.0001, 0.00005, 0.0003)
 
 
 def test_a_file_is_laid_over_the_default(tmp_path):
