@@ -10,7 +10,7 @@ import time
 import pytest
 
 import trainshed
-from trainshed.errors import ModelError
+from trainshed.errors import ConfigError, ModelError
 
 TINY = """
 model: {vocab_size: 300, d_model: 16, n_heads: 2, n_layers: 1, d_ff: 32, max_length: 64}
@@ -111,6 +111,11 @@ def test_a_model_that_was_not_trained_says_what_to_train(name, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match="trainshed train --target"):
         trainshed.load_model(name)
+
+
+def test_several_models_are_not_loaded_as_one():
+    with pytest.raises(ConfigError, match="several models"):
+        trainshed.load_model("full-pipeline")
 
 
 def test_resume_needs_something_to_go_on_from(tmp_path):

@@ -1,6 +1,9 @@
 """What a key sees and what it does not."""
 
 import os
+import re
+import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 
 from trainshed.errors import DataError
 from trainshed.files import digest_file
-from trainshed.plan.keys import DigestCache, package_versions, run_key, source_digest
+from trainshed.plan.keys import VERSIONED_PACKAGES, DigestCache, package_versions, run_key, source_digest
 
 
 def settle(path):
@@ -153,3 +156,11 @@ def test_keys_are_equal_exactly_when_their_parts_are(one, other):
     assert len(key_of(one)) == 32
     backwards = {**one, "hyper": dict(reversed(one["hyper"].items()))}
     assert key_of(backwards) == key_of(one)
+
+
+def test_the_version_of_every_extra_that_computes_counts():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    only_shown = {"tensorboard", "trackio", "wandb", "mlflow", "docs", "dev", "all", "pdf"}
+    for extra, packages in project["optional-dependencies"].items():
+        names = {re.split(r"[<>=!\[]", package)[0] for package in packages}
+        assert extra in only_shown or names <= set(VERSIONED_PACKAGES), extra

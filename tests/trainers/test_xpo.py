@@ -1,54 +1,19 @@
 """XPO: it learns, its pairs are who they should be, and it resumes to the last bit."""
 
-import copy
-
 import pytest
 import torch
-from transformers import TrainerCallback
 
+from online_checks import maker
 from trainshed.config.trainers.xpo import XPOParameters
 from trainshed.models.encoders import weights_hash
 from trainshed.policy.preferences import xpo_loss
-from trainshed.rewards.functions import WeightedRewards
-from trainshed.rewards.matching import ExactMatch
-from trainshed.trainers.base import TrainerSettings
 from trainshed.trainers.xpo import XPOTrainer
-
-SHORT = {
-    "per_device_train_batch_size": 4,
-    "gradient_accumulation_steps": 2,
-    "max_steps": 5,
-    "learning_rate": 3e-3,
-    "logging_steps": 1,
-    "save_steps": 2,
-}
-
-
-class KillAt(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 3:
-            raise OSError("killed")
+from trl_checks import KillAt
 
 
 @pytest.fixture
 def make(choosing_llama, choosing_tokenizer, choosing_rows):
-    def made(own=None, *, path=None, arguments=None, **more):
-        return XPOTrainer(
-            copy.deepcopy(choosing_llama),
-            choosing_tokenizer,
-            choosing_rows[0],
-            WeightedRewards({"exact_match": ExactMatch()}),
-            eval_prompts=choosing_rows[1],
-            parameters=XPOParameters(**{"rollout_batch_size": 16, "max_new_tokens": 2, **(own or {})}),
-            arguments={**SHORT, **(arguments or {})},
-            seed=3,
-            settings=TrainerSettings(
-                directory=path and path / "checkpoints", resume=path is not None, device="cpu"
-            ),
-            **more,
-        )
-
-    return made
+    return maker(XPOTrainer, XPOParameters, choosing_llama, choosing_tokenizer, choosing_rows)
 
 
 @pytest.mark.slow
@@ -108,7 +73,7 @@ def test_killed_and_resumed_ends_the_same(make, tmp_path):
     whole = make(path=tmp_path / "whole")
     expected = whole.train()
     with pytest.raises(OSError, match="killed"):
-        make(path=tmp_path, callbacks=[KillAt()]).train()
+        make(path=tmp_path, callbacks=[KillAt(3)]).train()
     again = make(path=tmp_path)
     assert again.train() == expected
     assert weights_hash(again.module) == weights_hash(whole.module)

@@ -107,7 +107,12 @@ _JOBS = {
         ),
     )
 }
-_ALIASES = {"transfer": "transformer", "rag_encoder": "rag", "full_pipeline": "full-pipeline"}
+_ALIASES = {
+    "full_pipeline": "full-pipeline",
+    "rag_encoder": "rag",
+    "rl_trained": "rl",
+    "transfer": "transformer",
+}
 
 
 def target_names() -> list[str]:

